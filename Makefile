@@ -1,0 +1,69 @@
+# Every check of .ci/run is a target here, so that it runs the same at home.
+# "make" alone lists them.
+
+GO        ?= go
+FUZZTIME  ?= 20s
+TEST_ARGS ?=
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# v1.9.0 needs a module that does not resolve everywhere; see .ci/govulncheck.
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
+
+# The commit is stamped into the binary where git can tell it, and left out
+# where it cannot (an exported tree, a clone owned by somebody else).
+BUILDVCS := $(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && echo auto || echo false)
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test race vet cross-vet fmt-check tidy-check staticcheck govulncheck fuzz bench bench-install bench-index ci
+
+help: ## what can be asked of this Makefile
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+run: build ## build, start the demonstration and say what to try
+	./bin/larder up --demo
+
+build: ## bin/larder
+	$(GO) build -trimpath -buildvcs=$(BUILDVCS) -o bin/larder ./cmd/larder
+
+test: ## all tests; installs what they need
+	@.ci/install-test-deps
+	$(GO) test $(TEST_ARGS) ./...
+
+race: ## the short tests under the race detector
+	@.ci/install-test-deps
+	$(GO) test -race -short ./...
+
+vet: ## go vet
+	$(GO) vet ./...
+
+cross-vet: ## vet for the other systems we build for
+	GOOS=windows GOARCH=amd64 $(GO) vet ./...
+	GOOS=linux GOARCH=arm64 $(GO) vet ./...
+	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
+
+fmt-check: ## gofmt has nothing to change
+	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted by gofmt:"; echo "$$files"; exit 1; fi
+
+tidy-check: ## go.mod and go.sum say what the sources import
+	$(GO) mod tidy -diff
+
+staticcheck: ## staticcheck, at its pinned version
+	$(GO) run $(STATICCHECK) ./...
+
+govulncheck: ## known vulnerabilities; a database out of reach is said, not failed
+	@GO="$(GO)" .ci/govulncheck $(GOVULNCHECK)
+
+fuzz: ## every fuzz target for FUZZTIME (20s)
+	@GO="$(GO)" .ci/fuzz $(FUZZTIME)
+
+bench: ## this node beside the other caches that are installed, as ratios
+	$(GO) run ./bench/peers
+
+bench-install: ## install those other caches (Debian, Ubuntu; as root)
+	bench/install-peers.sh
+
+bench-index: ## the engines the store's index could have
+	$(GO) run ./bench/index
+
+ci: ## everything that guards the tree
+	@.ci/run
