@@ -1,0 +1,7 @@
+//go:build !windows
+
+package origin
+
+import "syscall"
+
+const platformRefused = syscall.ECONNREFUSED
