@@ -1,0 +1,2 @@
+// Package reload says which signal asks a process to read its files again.
+package reload
