@@ -44,7 +44,7 @@ func build() (string, error) {
 		path += ".exe"
 	}
 	args := []string{"build", "-o", path}
-	if raceEnabled {
+	if Race {
 		args = append(args, "-race")
 	}
 	if out, err := exec.Command("go", append(args, "larder/cmd/larder")...).CombinedOutput(); err != nil {

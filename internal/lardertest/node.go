@@ -153,6 +153,9 @@ func startNode(t testing.TB, cfg NodeConfig) (*Node, error) {
 	}()
 	t.Cleanup(func() {
 		n.Kill()
+		if Race && strings.Contains(n.logs.String(), "WARNING: DATA RACE") {
+			t.Error("the node has a data race")
+		}
 		if t.Failed() {
 			t.Logf("the node in %s said:\n%s", n.Dir, n.logs.String())
 		}

@@ -2,5 +2,6 @@
 
 package lardertest
 
-// raceEnabled says that the test was built with the race detector.
-const raceEnabled = false
+// Race says that the test was built with the race detector, and so is what
+// Binary builds: slower by far and larger in memory.
+const Race = false

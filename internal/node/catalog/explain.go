@@ -24,14 +24,14 @@ type Explanation struct {
 	Near   []string `json:"near,omitempty"`
 
 	Host        string   `json:"host,omitempty"`
-	HostFrom    string   `json:"host_from,omitempty"` // where in the URL the host was found
+	HostFrom    string   `json:"hostFrom,omitempty"` // where in the URL the host was found
 	Publisher   string   `json:"publisher,omitempty"`
-	ContentType string   `json:"content_type,omitempty"`
+	ContentType string   `json:"contentType,omitempty"`
 	File        string   `json:"file,omitempty"`
-	MatchedHost string   `json:"matched_host,omitempty"` // as the file writes it
+	MatchedHost string   `json:"matchedHost,omitempty"` // as the file writes it
 	Key         string   `json:"key,omitempty"`
 	Freshness   string   `json:"freshness,omitempty"`
-	MaxAgeSecs  float64  `json:"max_age_seconds,omitempty"`
+	MaxAgeSecs  float64  `json:"maxAgeSeconds,omitempty"`
 	Rule        string   `json:"rule,omitempty"`
 	Query       string   `json:"query,omitempty"` // what happens to it
 	Methods     []string `json:"methods,omitempty"`

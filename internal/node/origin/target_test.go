@@ -7,6 +7,7 @@ import (
 )
 
 var uglyTargets = []string{
+	"/é?ä=\xff", // not allowed, sent by some, and taken by servers
 	"/",
 	"/?",
 	"/plain/path.cab",
@@ -96,7 +97,7 @@ func TestTargetsThatCannotBeSent(t *testing.T) {
 	c := newClient(t, Config{})
 	for _, target := range []string{
 		"", "path", "?q", "*", "http://files.example.com/", "files.example.com:443",
-		"/a b", "/a?" + secret + " b", "/tab\t", "/nul\x00", "/line\r\nX: y", "/del\x7f", "/é", "/\xff",
+		"/a b", "/a?" + secret + " b", "/tab\t", "/nul\x00", "/line\r\nX: y", "/del\x7f",
 	} {
 		_, err := c.Do(t.Context(), &Request{Endpoint: plainEndpoint(address), Target: target})
 		wantError(t, err, 502, KindProtocol)

@@ -1,0 +1,6 @@
+//go:build unix
+
+package main
+
+// defaultConfig is where the packages put the node's configuration.
+const defaultConfig = "/etc/larder/node.yaml"

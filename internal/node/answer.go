@@ -1,0 +1,506 @@
+package node
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io"
+	"io/fs"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"larder/internal/byterange"
+	"larder/internal/node/accesslog"
+	"larder/internal/node/catalog"
+	"larder/internal/node/fill"
+	"larder/internal/node/freshness"
+	"larder/internal/node/front"
+	"larder/internal/node/store"
+)
+
+// how says where an answer came from, for Cache-Status, counters and the log.
+type how string
+
+const (
+	hit         how = "hit"
+	miss        how = "miss"
+	partial     how = "partial" // some of it was stored
+	revalidated how = "revalidated"
+	stale       how = "stale"
+	passed      how = "pass"
+	refused     how = "refused"
+	failed      how = "error"
+)
+
+// A job is one request on its way through the node. It is its answer's body too.
+type job struct {
+	n      *Node
+	x      *front.Exchange
+	method string
+	target string
+	asked  asked
+	match  *catalog.Match // nil: not served
+
+	obj     *store.Object // retained
+	meta    *store.Meta
+	content *fill.Content // to be closed; nil when everything is stored
+
+	how    how
+	reason string
+	ttl    time.Duration
+	err    error
+
+	// The body: one part, or several with their heads.
+	parts   []part
+	one     [1]part
+	part    int
+	headed  bool // the current part's own head has been sent
+	reader  *fill.Reader
+	scratch *[]byte // where bytes go that are not in the file yet
+	primed  bool    // first holds the first piece
+	first   front.Piece
+	closing []byte
+
+	sent     int64 // bytes of pieces before the current one
+	current  front.Piece
+	hitBytes int64
+	missed   int64
+	relayed  io.ReadCloser
+}
+
+// A part is one range of an answer, with what stands before it.
+type part struct {
+	head []byte
+	r    byterange.Range
+}
+
+var jobs = sync.Pool{New: func() any { return new(job) }}
+
+// scratches hold bytes on their way from a fetch to a client.
+var scratches = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
+
+// answer evaluates conditions and ranges against what was found and sends it.
+// False: the content went away before its first byte; nothing was sent.
+func (j *job) answer() bool {
+	x, m := j.x, j.meta
+	size := m.Size
+	if j.content != nil {
+		size = j.content.Size()
+	}
+	if size < 0 {
+		if j.content == nil {
+			j.content = j.n.filler.Attach(j.match.Key, j.resource(), j.obj, -1, strongStored(policy(j.match.Freshness), j.meta))
+		}
+		return j.answerGrowing()
+	}
+	switch freshness.Evaluate(j.conditions(), m.ETag, m.LastModified) {
+	case freshness.NotModified:
+		j.fields()
+		x.Head(http.StatusNotModified, -1)
+		return true
+	case freshness.PreconditionFailed:
+		j.refuse(http.StatusPreconditionFailed, "The content is not the one that the request's conditions name.")
+		return true
+	}
+	status, length := http.StatusOK, size
+	j.one[0] = part{r: byterange.Range{End: size}}
+	j.parts = j.one[:]
+	if v := x.Get("Range"); v != "" && j.method == http.MethodGet {
+		if ir := x.Get("If-Range"); ir == "" || freshness.IfRange(ir, m.ETag, m.LastModified) {
+			var ok bool
+			if status, length, ok = j.ranges(v, size); !ok {
+				return true
+			}
+		}
+	}
+	if j.method == http.MethodHead {
+		j.fields()
+		x.Head(status, length)
+		return true
+	}
+	if ok, done := j.prime(); !ok {
+		return done
+	}
+	j.fields()
+	if len(j.parts) == 1 && status == http.StatusPartialContent {
+		var b [64]byte
+		x.AddBytes("Content-Range", j.parts[0].r.AppendContentRange(b[:0], size))
+	}
+	x.Send(status, length, j)
+	return true
+}
+
+// ranges applies a Range field: one range is a 206, several are
+// multipart/byteranges, none that lies inside is a 416. Overlapping ranges are
+// sent once, so an answer is never larger than the content and its part heads.
+func (j *job) ranges(v string, size int64) (status int, length int64, ok bool) {
+	specs, valid := byterange.Parse(v)
+	if !valid {
+		return http.StatusOK, size, true // RFC 9110 14.2: ignored
+	}
+	rs := byterange.Resolve(specs, size)
+	switch {
+	case len(rs) == 0 || len(rs) > byterange.MaxSpecs:
+		j.x.Add("Content-Range", byterange.Unsatisfied(size))
+		j.refuse(http.StatusRequestedRangeNotSatisfiable, "No range asked for lies inside the content.")
+		return 0, 0, false
+	case len(rs) == 1:
+		j.one[0] = part{r: rs[0]}
+		j.parts = j.one[:]
+		return http.StatusPartialContent, rs[0].Len(), true
+	}
+	boundary := newBoundary()
+	kind := ""
+	for _, f := range j.meta.Header {
+		if f.Name == "Content-Type" {
+			kind = "Content-Type: " + f.Value + "\r\n"
+		}
+	}
+	j.parts = make([]part, len(rs))
+	for i, r := range rs {
+		lead := "\r\n--"
+		if i == 0 {
+			lead = "--"
+		}
+		head := lead + boundary + "\r\n" + kind + "Content-Range: " + r.ContentRange(size) + "\r\n\r\n"
+		j.parts[i] = part{head: []byte(head), r: r}
+		length += int64(len(head)) + r.Len()
+	}
+	j.closing = []byte("\r\n--" + boundary + "--\r\n")
+	j.reason = "multipart/byteranges; boundary=" + boundary
+	return http.StatusPartialContent, length + int64(len(j.closing)), true
+}
+
+// newBoundary returns what separates the parts of one answer. It must not
+// occur in them, so it cannot be guessed by who wrote them.
+func newBoundary() string {
+	var b [18]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// prime makes sure that the first byte is there before the head goes out, so
+// that trouble upstream is still a status. done: the request was answered.
+func (j *job) prime() (ok, done bool) {
+	if j.content == nil {
+		if j.allStored() {
+			return true, false
+		}
+		if j.how == hit {
+			j.how = partial
+		}
+		j.content = j.n.filler.Attach(j.match.Key, j.resource(), j.obj, j.meta.Size, strongStored(policy(j.match.Freshness), j.meta))
+	}
+	if len(j.parts) == 1 && j.parts[0].r.Len() == 0 {
+		return true, false
+	}
+	j.headed = true // the part's head is put back below
+	p, err := j.next()
+	j.headed = false
+	if errors.Is(err, fill.ErrChanged) || errors.Is(err, store.ErrGone) {
+		return false, false
+	}
+	if err != nil && err != io.EOF {
+		j.fail(err)
+		return false, true
+	}
+	j.primed, j.first = true, p
+	if p.File == nil && len(j.parts) > 1 {
+		j.first.Bytes = append([]byte(nil), p.Bytes...)
+	}
+	return true, false
+}
+
+// allStored reports whether every chunk of every part is in the object.
+func (j *job) allStored() bool {
+	for _, p := range j.parts {
+		for i := p.r.Start / store.ChunkSize; i*store.ChunkSize < p.r.End; i++ {
+			if !j.obj.Has(i) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Next returns the next piece of the answer's body.
+func (j *job) Next() (front.Piece, error) {
+	j.sent += max(j.current.Len, int64(len(j.current.Bytes)))
+	p, err := j.nextPart()
+	j.current = p
+	return p, err
+}
+
+func (j *job) nextPart() (front.Piece, error) {
+	for {
+		if j.part == len(j.parts) {
+			if c := j.closing; c != nil {
+				j.closing = nil
+				return front.Piece{Bytes: c}, nil
+			}
+			return front.Piece{}, io.EOF
+		}
+		if h := j.parts[j.part].head; h != nil && !j.headed {
+			j.headed = true
+			return front.Piece{Bytes: h}, nil
+		}
+		if j.primed {
+			j.primed = false
+			return j.first, nil
+		}
+		p, err := j.next()
+		if err == io.EOF {
+			j.endPart()
+			continue
+		}
+		return p, err
+	}
+}
+
+func (j *job) endPart() {
+	if j.reader != nil {
+		j.reader.Close()
+		j.reader = nil
+	}
+	j.part++
+	j.headed = false
+}
+
+// next returns the next piece of the current part.
+func (j *job) next() (front.Piece, error) {
+	r := &j.parts[j.part].r
+	if j.content == nil {
+		// Everything was there when the answer began, and the object's file
+		// stays as long as it is held.
+		if r.Start >= r.End {
+			return front.Piece{}, io.EOF
+		}
+		f, err := j.obj.File()
+		if err != nil {
+			return front.Piece{}, err
+		}
+		p := front.Piece{File: f, Off: r.Start, Len: r.Len()}
+		r.Start = r.End
+		j.hitBytes += p.Len
+		return p, nil
+	}
+	if j.reader == nil {
+		j.reader = j.content.NewReader(*r)
+	}
+	if j.scratch == nil {
+		j.scratch = scratches.Get().(*[]byte)
+	}
+	p, err := j.reader.Next(j.n.ctx, *j.scratch)
+	if err != nil {
+		return front.Piece{}, err
+	}
+	if p.Missed {
+		j.missed += p.Len
+	} else {
+		j.hitBytes += p.Len
+	}
+	if !p.Stored {
+		return front.Piece{Bytes: (*j.scratch)[:p.Len]}, nil
+	}
+	f, err := j.obj.File()
+	if err != nil {
+		return front.Piece{}, err
+	}
+	return front.Piece{File: f, Off: p.Off, Len: p.Len}, nil
+}
+
+// answerGrowing answers with content whose length the origin has not told.
+// What is over soon gets a Content-Length after all; the rest leaves in chunks.
+// A range waits for the length, because its answer must be a 206 that says it:
+// clients append what they get, and a 200 would corrupt their file.
+func (j *job) answerGrowing() bool {
+	x := j.x
+	patience := growingWait
+	ranged := x.Get("Range") != "" && j.method == http.MethodGet
+	if ranged {
+		patience = j.n.cfg.Upstream.SilenceTimeout
+	}
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	size := j.content.WaitSize(j.n.ctx, deadline.C)
+	if size >= 0 {
+		if j.obj != nil {
+			j.meta = j.obj.Meta()
+		} else {
+			m := *j.meta
+			m.Size = size
+			j.meta = &m
+		}
+		return j.answer()
+	}
+	if ranged {
+		j.err = errNoLength
+		x.Add("Retry-After", "5")
+		j.refuse(http.StatusServiceUnavailable, "The origin "+j.match.Origin.Host+" has not told the length of this content yet.")
+		return true
+	}
+	if j.method == http.MethodHead {
+		j.fields()
+		x.Head(http.StatusOK, -1)
+		return true
+	}
+	j.one[0] = part{r: byterange.Range{End: -1}}
+	j.parts = j.one[:]
+	if ok, done := j.prime(); !ok {
+		return done
+	}
+	j.fields()
+	x.Send(http.StatusOK, -1, j)
+	return true
+}
+
+var errNoLength = errors.New("a range of content whose length is not known")
+
+// growingWait is how long an answer waits for content of unknown length to end,
+// so that it can say its length: clients show no progress without it.
+const growingWait = time.Second
+
+// fields adds what every answer with content has.
+func (j *job) fields() {
+	x, m := j.x, j.meta
+	dated, age, via := false, int64(0), j.n.via
+	for i := range m.Header {
+		f := &m.Header[i]
+		switch f.Name {
+		case "Age":
+			age, _ = strconv.ParseInt(f.Value, 10, 64)
+			continue
+		case "Via":
+			via = f.Value + ", " + via
+			continue
+		case "Date":
+			dated = true
+		case "Content-Type":
+			if len(j.parts) > 1 {
+				continue // each part has it
+			}
+		}
+		x.Add(f.Name, f.Value)
+	}
+	if len(j.parts) > 1 {
+		x.Add("Content-Type", j.reason)
+	}
+	if !dated {
+		x.Add("Date", front.HTTPDate())
+	}
+	x.Add("Accept-Ranges", "bytes")
+	age += int64(x.Start.Sub(m.ResponseTime) / time.Second)
+	var b [24]byte
+	x.AddBytes("Age", strconv.AppendInt(b[:0], max(age, 0), 10))
+	x.Add("Via", via)
+	x.Add("Cache-Status", j.cacheStatus())
+}
+
+// cacheStatus says what the cache did (RFC 9211).
+func (j *job) cacheStatus() string {
+	switch j.how {
+	case hit:
+		if j.match.Freshness == catalog.Immutable {
+			return "Larder; hit"
+		}
+		return "Larder; hit; ttl=" + strconv.FormatInt(int64(j.ttl/time.Second), 10)
+	case partial:
+		return "Larder; fwd=partial; stored"
+	case revalidated:
+		return "Larder; hit; fwd=stale; fwd-status=304; detail=revalidated"
+	case stale:
+		return "Larder; hit; fwd=stale; detail=origin-unavailable"
+	case passed:
+		return "Larder; fwd=bypass"
+	case refused, failed:
+		return "Larder; detail=" + string(j.how)
+	}
+	if j.obj == nil {
+		return "Larder; fwd=uri-miss"
+	}
+	return "Larder; fwd=uri-miss; stored"
+}
+
+// refuse answers with one plain sentence.
+func (j *job) refuse(status int, sentence string) {
+	if j.err != nil {
+		j.how = failed
+	} else {
+		j.how = refused
+	}
+	j.x.Text(status, sentence)
+	j.x.Add("Via", j.n.via)
+	j.x.Add("Cache-Status", j.cacheStatus())
+}
+
+// letGo releases what an attempt held.
+func (j *job) letGo() {
+	if j.reader != nil {
+		j.reader.Close()
+		j.reader = nil
+	}
+	if j.content != nil {
+		j.content.Close()
+		j.content = nil
+	}
+	if j.obj != nil {
+		j.obj.Release()
+		j.obj = nil
+	}
+	if j.scratch != nil {
+		scratches.Put(j.scratch)
+		j.scratch = nil
+	}
+	j.meta, j.parts, j.part, j.headed, j.primed, j.closing = nil, nil, 0, false, false, nil
+	j.how, j.reason = "", ""
+}
+
+// Close ends the body; what it held is kept until done.
+func (j *job) Close() {
+	if j.relayed != nil {
+		j.relayed.Close()
+		j.relayed = nil
+	}
+}
+
+// done is told what became of the answer.
+func (j *job) done(x *front.Exchange, out front.Outcome) {
+	var pe *fs.PathError
+	if errors.As(out.Err, &pe) && j.obj != nil && j.current.File != nil {
+		// The drive could not give these bytes; they are fetched again.
+		j.obj.Failed((j.current.Off+max(out.Bytes-j.sent, 0))/store.ChunkSize, out.Err)
+	}
+	if out.Err != nil && j.err == nil {
+		j.err = out.Err
+	}
+	j.n.stats.answered(j, out)
+	if j.n.access != nil {
+		j.log(x, out)
+	}
+	j.letGo()
+	*j = job{}
+	jobs.Put(j)
+}
+
+// log writes the access record.
+func (j *job) log(x *front.Exchange, out front.Outcome) {
+	path, query := j.asked.path, j.asked.query
+	if path == "" {
+		path, query, _ = strings.Cut(j.target, "?") // it could not be read as a target
+	}
+	rec := accesslog.Record{
+		Time: x.Start, Remote: x.Remote().Addr(), Method: j.method, Scheme: j.asked.scheme, Host: j.asked.host,
+		Path: path, Query: query, Status: out.Status, Bytes: out.Bytes, Duration: out.Duration, TTFB: out.FirstByte,
+		CacheStatus: accesslog.CacheStatus(j.how), Upstream: j.missed, Range: x.Get("Range"), UserAgent: x.Get("User-Agent"),
+	}
+	if j.match != nil {
+		rec.Publisher, rec.ContentType = j.match.Publisher.Name, j.match.Publisher.ContentType
+	}
+	if j.err != nil {
+		rec.Err = j.err.Error()
+	}
+	j.n.access.Write(&rec)
+}

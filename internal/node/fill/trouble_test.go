@@ -1,0 +1,523 @@
+package fill
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"larder/internal/byterange"
+)
+
+func TestAChangeUpstreamMakesOneNewGenerationAndNoMixture(t *testing.T) {
+	t.Parallel()
+	const size = 40 * mib
+	u := newUpstream(size)
+	f := newFiller(t, u, Config{})
+	c := opened(t, f, u, Want{Probe: true})
+	if got, _, err := readRange(t.Context(), c, 0, mib); err != nil || !bytes.Equal(got, u.body[:mib]) {
+		t.Fatal(len(got), err)
+	}
+	u.change("two", size)
+	var wg sync.WaitGroup
+	for k := int64(1); k < 40; k++ {
+		wg.Go(func() {
+			if got, _, err := readRange(t.Context(), c, k*mib, k*mib+mib); !errors.Is(err, ErrChanged) || len(got) > 0 {
+				t.Errorf("who still reads the old one got %d bytes, %v", len(got), err)
+				return
+			}
+			next, err := content(t.Context(), f, u, Want{Range: byterange.Range{Start: k * mib, End: k*mib + mib}})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer next.Close()
+			if got, _, err := readRange(t.Context(), next, k*mib, k*mib+mib); err != nil || !bytes.Equal(got, u.body[k*mib:k*mib+mib]) {
+				t.Errorf("the new one is %d bytes, %v", len(got), err)
+			}
+		})
+	}
+	wg.Wait()
+	// What there is of the old one is still good for who began with it.
+	if got, _, err := readRange(t.Context(), c, 0, mib); err != nil || !bytes.Equal(got, bytesOf("one", size)[:mib]) {
+		t.Errorf("%d bytes of the old one, %v", len(got), err)
+	}
+	c.Close()
+	if n := len(u.disks); n != 2 || !u.disks[0].doomed {
+		t.Errorf("%d generations were made; want 2 and the first doomed", n)
+	}
+}
+
+func TestAnotherLengthIsAnotherGeneration(t *testing.T) {
+	for name, change := range map[string]func(u *upstream){
+		"longer":  func(u *upstream) { u.body = bytesOf("longer", 9*mib) },
+		"shorter": func(u *upstream) { u.body = bytesOf("shorter", mib) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u := newUpstream(4 * mib)
+			f := newFiller(t, u, Config{})
+			c := opened(t, f, u, Want{Range: byterange.Range{End: 1}})
+			defer c.Close()
+			change(u) // the validator stays
+			if got, _, err := readRange(t.Context(), c, 2*mib, 3*mib); !errors.Is(err, ErrChanged) || len(got) > 0 {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		})
+	}
+}
+
+func TestWithoutAValidatorPartsAreNotCombined(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(3 * mib)
+	u.strong = ""
+	u.trouble = func(n int, a *Ask) trouble { return trouble{cut: map[int]int64{1: mib + 9}[n]} }
+	f := newFiller(t, u, Config{})
+	c := opened(t, f, u, Want{Range: byterange.Range{End: 2 * mib}})
+	if len(u.asks) != 2 || u.asks[1].Ranged {
+		t.Errorf("%+v", u.asks)
+	}
+	got, _, err := readRange(t.Context(), c, 0, 3*mib)
+	if !errors.Is(err, ErrChanged) || !bytes.Equal(got, u.body[:len(got)]) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	c.Close()
+	next := opened(t, f, u, Want{Whole: true})
+	defer next.Close()
+	if got, _, err := readRange(t.Context(), next, 0, 3*mib); err != nil || !bytes.Equal(got, u.body) || len(u.disks) != 2 {
+		t.Errorf("the next generation is %d bytes, %v", len(got), err)
+	}
+}
+
+func TestFirstAnswersThatAreNotWhatWasAsked(t *testing.T) {
+	for name, c := range map[string]struct {
+		size   int64
+		strong string
+		strict bool
+		want   Want
+		first  trouble
+		asks   []byterange.Range // zero: without Range
+		err    error
+	}{
+		"empty":                 {size: 0, strong: "one", want: Want{Range: byterange.Range{End: 5}}, asks: []byterange.Range{{End: mib}, {}}},
+		"empty probe":           {size: 0, strong: "one", want: Want{Probe: true}, asks: []byterange.Range{{End: 1}, {}}},
+		"strict origin":         {size: mib + 5, strong: "one", strict: true, want: Want{Range: byterange.Range{Start: mib, End: mib + 1}}, asks: []byterange.Range{{Start: mib, End: 2 * mib}, {Start: mib, End: mib + 5}}},
+		"behind the end":        {size: 10, strong: "one", want: Want{Range: byterange.Range{Start: 10, End: 11}}, asks: []byterange.Range{{End: mib}}},
+		"far behind the end":    {size: 10, strong: "one", want: Want{Range: byterange.Range{Start: 3 * mib, End: -1}}, asks: []byterange.Range{{Start: 3 * mib, End: 19 * mib}}, err: &UnsatisfiedError{10}},
+		"at the end of numbers": {size: 10, strong: "one", want: Want{Range: byterange.Range{Start: 1<<63 - 2, End: 1<<63 - 1}}, asks: []byterange.Range{{End: 1}}},
+		"to the end of numbers": {size: 10, strong: "one", want: Want{Range: byterange.Range{Start: 1, End: 1<<63 - 1}}, asks: []byterange.Range{{End: 16 * mib}}},
+		"wrong range":           {size: 3 * mib, strong: "one", want: Want{Range: byterange.Range{End: mib}}, first: trouble{shift: 7}, asks: []byterange.Range{{End: mib}, {}}},
+		"no validator":          {size: 3 * mib, want: Want{Range: byterange.Range{End: mib}}, asks: []byterange.Range{{End: mib}, {}}},
+		"all, no validator":     {size: 30, want: Want{Range: byterange.Range{End: 7}}, asks: []byterange.Range{{End: mib}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u := newUpstream(c.size)
+			u.strong, u.strict = c.strong, c.strict
+			u.trouble = func(n int, _ *Ask) trouble {
+				if n == 0 {
+					return c.first
+				}
+				return trouble{}
+			}
+			f := newFiller(t, u, Config{})
+			o, err := f.Open(t.Context(), "k", nil, c.want)
+			if fmt.Sprint(err) != fmt.Sprint(c.err) {
+				t.Fatalf("%v, want %v", err, c.err)
+			}
+			if o.Content != nil {
+				defer o.Content.Close()
+				if got, _, err := readRange(t.Context(), o.Content, 0, c.size); err != nil || !bytes.Equal(got, u.body) {
+					t.Errorf("%d of %d bytes, %v", len(got), c.size, err)
+				}
+			}
+			for i, want := range c.asks {
+				if i >= len(u.asks) || u.asks[i].Range != want || u.asks[i].Ranged != (want != byterange.Range{}) {
+					t.Errorf("requests %+v, want %+v", u.asks, c.asks)
+				}
+			}
+		})
+	}
+}
+
+func TestAWrongRangeLaterIsAnError(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(3 * mib)
+	u.trouble = func(n int, _ *Ask) trouble { return trouble{shift: map[bool]int64{true: 3}[n > 0]} }
+	f := newFiller(t, u, Config{})
+	c := opened(t, f, u, Want{Range: byterange.Range{End: mib}})
+	defer c.Close()
+	if got, _, err := readRange(t.Context(), c, 0, 3*mib); err == nil || !bytes.Equal(got, u.body[:mib]) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+func TestErrorsAreRememberedForSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refused := errors.New("refused")
+		u := newUpstream(3 * mib)
+		u.trouble = func(n int, _ *Ask) trouble {
+			if n == 1 || n == 3 {
+				return trouble{}
+			}
+			return trouble{err: refused}
+		}
+		f := newFiller(t, u, Config{})
+		for range 10 {
+			if _, err := f.Open(t.Context(), "k", nil, Want{}); !errors.Is(err, refused) {
+				t.Fatal(err)
+			}
+		}
+		if len(u.asks) != 1 {
+			t.Errorf("%d requests within two seconds, want 1", len(u.asks))
+		}
+		time.Sleep(2 * time.Second)
+		c := opened(t, f, u, Want{Range: byterange.Range{End: mib}})
+		// Who reads the stored object later shares the memory too.
+		for range 10 {
+			if _, _, err := readRange(t.Context(), c, mib, 2*mib); !errors.Is(err, refused) {
+				t.Errorf("%v", err)
+			}
+			c.Close()
+			synctest.Wait()
+			c = opened(t, f, u, Want{})
+		}
+		if len(u.asks) != 3 {
+			t.Errorf("%d requests, want 3", len(u.asks))
+		}
+		time.Sleep(2 * time.Second)
+		if got, _, err := readRange(t.Context(), c, mib, 2*mib); err != nil || !bytes.Equal(got, u.body[mib:2*mib]) {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+		c.Close()
+	})
+}
+
+func TestForgetAllAsksAgain(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(mib)
+	u.trouble = func(n int, _ *Ask) trouble { return trouble{status: map[int]int{0: 404}[n]} }
+	f := newFiller(t, u, Config{})
+	var se *StatusError
+	if _, err := f.Open(t.Context(), "k", nil, Want{}); !errors.As(err, &se) || se.Status != 404 {
+		t.Fatal(err)
+	}
+	f.ForgetAll()
+	for want := range 2 {
+		o, err := f.Open(t.Context(), "k", nil, Want{})
+		if err != nil || len(u.disks) != want+1 {
+			t.Fatalf("%v, %d generations, want %d", err, len(u.disks), want+1)
+		}
+		defer o.Content.Close()
+		f.ForgetAll() // after a purge, what is still being read is for nobody else
+	}
+}
+
+func TestAFailureIsSharedByAllWhoWaitForIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := newUpstream(3 * mib)
+		u.memory = 0
+		u.trouble = func(n int, _ *Ask) trouble {
+			if n > 0 {
+				return trouble{delay: time.Second, status: 403}
+			}
+			return trouble{}
+		}
+		f := newFiller(t, u, Config{})
+		c := opened(t, f, u, Want{Probe: true})
+		defer c.Close()
+		var wg sync.WaitGroup
+		for range 64 {
+			wg.Go(func() {
+				var se *StatusError
+				if _, _, err := readRange(t.Context(), c, 2*mib, 3*mib); !errors.As(err, &se) {
+					t.Errorf("%v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := len(u.asks); n > 3 {
+			t.Errorf("%d requests for one chunk that cannot be had", n)
+		}
+	})
+}
+
+func TestAFullDiskHarmsNoReader(t *testing.T) {
+	t.Parallel()
+	for name, noRanges := range map[string]bool{"ranges": false, "no ranges": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u := newUpstream(12*mib + 3)
+			u.full, u.noRanges = true, noRanges
+			f := newFiller(t, u, Config{Buffers: 6})
+			c := opened(t, f, u, Want{Range: byterange.Range{End: -1}})
+			defer c.Close()
+			var rs []*Reader
+			for range 8 {
+				rs = append(rs, c.NewReader(byterange.Range{End: c.Size()}))
+			}
+			var wg sync.WaitGroup
+			for _, r := range rs {
+				wg.Go(func() {
+					defer r.Close()
+					if got, _, err := drain(t.Context(), r); err != nil || !bytes.Equal(got, u.body) {
+						t.Errorf("%d bytes, %v", len(got), err)
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
+}
+
+func TestSlowReadersOnAFullDiskDoNotTakeTheMemoryOfOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := newUpstream(24 * mib)
+		u.full = true
+		f := newFiller(t, u, Config{Buffers: 4})
+		var stuck []*Reader
+		for k := range 8 {
+			o, err := f.Open(t.Context(), fmt.Sprint(k), nil, Want{Range: byterange.Range{End: -1}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer o.Content.Close()
+			r := o.Content.NewReader(byterange.Range{End: 24 * mib})
+			defer r.Close()
+			if _, err := r.Next(t.Context(), make([]byte, 10)); err != nil {
+				t.Fatal(err)
+			}
+			stuck = append(stuck, r)
+		}
+		synctest.Wait()
+		if read, _ := u.taken(); read > 32*mib {
+			t.Errorf("%d bytes were read for readers who do not read", read)
+		}
+		o, err := f.Open(t.Context(), "last", nil, Want{Range: byterange.Range{End: -1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer o.Content.Close()
+		began := time.Now()
+		if got, _, err := readRange(t.Context(), o.Content, 0, 24*mib); err != nil || !bytes.Equal(got, u.body) || time.Since(began) > time.Second {
+			t.Errorf("%d bytes, %v, after %s", len(got), err, time.Since(began))
+		}
+		for _, r := range stuck { // they wake up
+			if got, _, err := drain(t.Context(), r); err != nil || !bytes.Equal(got, u.body[10:]) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		}
+	})
+}
+
+func TestOpenIsOneRequestHoweverManyAsk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := newUpstream(3 * mib)
+		u.trouble = func(int, *Ask) trouble { return trouble{delay: 3 * time.Second} }
+		f := newFiller(t, u, Config{})
+		hurried, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var wg sync.WaitGroup
+		for k := range 20 {
+			ctx := t.Context()
+			if k%2 == 0 {
+				ctx = hurried // the leader is among those who leave
+			}
+			wg.Go(func() {
+				o, err := f.Open(ctx, "k", nil, Want{Range: byterange.Range{End: mib}})
+				if ctx == hurried {
+					if !errors.Is(err, context.DeadlineExceeded) {
+						t.Errorf("who left got %v", err)
+					}
+					return
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer o.Content.Close()
+				if got, _, err := readRange(ctx, o.Content, 0, mib); err != nil || !bytes.Equal(got, u.body[:mib]) {
+					t.Errorf("%d bytes, %v", len(got), err)
+				}
+			})
+			synctest.Wait()
+		}
+		wg.Wait()
+		if len(u.asks) != 1 {
+			t.Errorf("%d requests, want 1", len(u.asks))
+		}
+	})
+}
+
+func TestWhenAllWhoAskedLeftTheAnswerIsLetGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, pass := range []bool{false, true} {
+			u := newUpstream(30 * mib)
+			u.trouble = func(int, *Ask) trouble { return trouble{delay: 3 * time.Second} }
+			if pass {
+				u.begin = func(*Reply) (*disk, error) { return nil, ErrPass }
+			}
+			f := newFiller(t, u, Config{})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			_, err := f.Open(ctx, "k", nil, Want{Range: byterange.Range{End: -1}})
+			cancel()
+			time.Sleep(time.Minute)
+			if read, open := u.taken(); !errors.Is(err, context.DeadlineExceeded) || open != 0 || read > mib {
+				t.Errorf("%v; %d bodies open, %d bytes read", err, open, read)
+			}
+		}
+	})
+}
+
+func TestAnAnswerNotToBeKeptIsForOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := newUpstream(1000)
+		u.begin = func(*Reply) (*disk, error) { return nil, ErrPass }
+		u.trouble = func(int, *Ask) trouble { return trouble{delay: time.Second} }
+		f := newFiller(t, u, Config{})
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		passed := 0
+		for range 5 {
+			wg.Go(func() {
+				o, err := f.Open(t.Context(), "k", nil, Want{Whole: true})
+				if errors.Is(err, ErrPass) {
+					return
+				}
+				defer o.Pass.Body.Close()
+				got, err := io.ReadAll(o.Pass.Body)
+				if err != nil || !bytes.Equal(got, u.body) {
+					t.Errorf("%d bytes, %v", len(got), err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				passed++
+			})
+		}
+		wg.Wait()
+		if passed != 1 || len(u.asks) != 1 {
+			t.Errorf("%d got the answer of %d requests", passed, len(u.asks))
+		}
+		if _, err := f.Open(t.Context(), "k", nil, Want{Whole: true}); !errors.Is(err, ErrPass) || len(u.asks) != 1 {
+			t.Errorf("who comes next is kept waiting: %v, %d requests", err, len(u.asks))
+		}
+		time.Sleep(time.Minute)
+		o, err := f.Open(t.Context(), "k", nil, Want{Whole: true})
+		if err != nil || o.Pass == nil {
+			t.Fatalf("after a minute: %+v, %v", o, err)
+		}
+		o.Pass.Body.Close()
+	})
+}
+
+func TestARevalidationIsSharedOnlyByThoseWhoHaveTheObject(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := newUpstream(1000)
+		u.trouble = func(int, *Ask) trouble { return trouble{delay: time.Second} }
+		f := newFiller(t, u, Config{})
+		var wg sync.WaitGroup
+		for range 5 {
+			wg.Go(func() {
+				if o, err := f.Open(t.Context(), "k", nil, Want{Revalidate: true}); !o.Renewed || err != nil {
+					t.Errorf("%+v, %v", o, err)
+				}
+			})
+		}
+		synctest.Wait()
+		// The object was purged in between: a 304 is no use to who comes now.
+		o, err := f.Open(t.Context(), "k", nil, Want{})
+		if err != nil || o.Content == nil {
+			t.Fatalf("%+v, %v", o, err)
+		}
+		o.Content.Close()
+		wg.Wait()
+		if u.renewed != 1 || len(u.asks) != 2 {
+			t.Errorf("renewed %d times by %d requests", u.renewed, len(u.asks))
+		}
+		u.change("two", 2000)
+		o, err = f.Open(t.Context(), "k", nil, Want{Revalidate: true})
+		if err != nil || o.Content == nil || o.Content.Size() != 2000 {
+			t.Fatalf("%+v, %v", o, err)
+		}
+		o.Content.Close()
+	})
+}
+
+func TestCloseEndsEverybody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := newUpstream(30 * mib)
+		u.trouble = func(_ int, a *Ask) trouble { return trouble{mute: a.Resource != nil, stall: mib / 2} }
+		f := newFiller(t, u, Config{Buffers: 2, Stall: time.Hour, Silence: 24 * time.Hour})
+		c := opened(t, f, u, Want{Range: byterange.Range{End: -1}})
+		var wg sync.WaitGroup
+		for k := range int64(10) {
+			wg.Go(func() {
+				if _, _, err := readRange(t.Context(), c, k*mib, 30*mib); !errors.Is(err, context.Canceled) {
+					t.Errorf("a reader got %v", err)
+				}
+			})
+			wg.Go(func() {
+				if _, err := f.Open(t.Context(), fmt.Sprint(k), "mute", Want{}); !errors.Is(err, context.Canceled) {
+					t.Errorf("an asker got %v", err)
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		f.Close()
+		wg.Wait()
+		c.Close()
+		if _, err := f.Open(t.Context(), "late", nil, Want{}); !errors.Is(err, context.Canceled) {
+			t.Errorf("after the end: %v", err)
+		}
+	})
+}
+
+func TestAPanicInTheSourceIsAnError(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(3 * mib)
+	u.trouble = func(n int, _ *Ask) trouble { return trouble{panicked: n == 0 || n == 2} }
+	u.memory = 0
+	f := newFiller(t, u, Config{})
+	if _, err := f.Open(t.Context(), "k", nil, Want{}); err == nil {
+		t.Error("no error")
+	}
+	c := opened(t, f, u, Want{Range: byterange.Range{End: mib}})
+	defer c.Close()
+	if _, _, err := readRange(t.Context(), c, mib, 2*mib); err == nil {
+		t.Error("no error")
+	}
+	if got, _, err := readRange(t.Context(), c, 0, 3*mib); err != nil || !bytes.Equal(got, u.body) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+func TestBuffersGoToWhoWaits(t *testing.T) {
+	t.Parallel()
+	b := &buffers{left: 2}
+	one, _ := b.get(t.Context())
+	two, _ := b.get(t.Context())
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan error)
+	go func() {
+		_, err := b.get(ctx)
+		gone <- err
+	}()
+	cancel()
+	if err := <-gone; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	b.put(one)
+	b.put(two)
+	if again, err := b.get(t.Context()); err != nil || &again[0] != &two[0] || len(b.free) != 1 || len(b.waiting) != 0 {
+		t.Errorf("%v; %d free, %d waiting", err, len(b.free), len(b.waiting))
+	}
+	if !slices.Equal(b.kept, nil) {
+		t.Error("something is kept")
+	}
+}

@@ -1,0 +1,337 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"larder/internal/byterange"
+	"larder/internal/node/catalog"
+	"larder/internal/node/fill"
+	"larder/internal/node/freshness"
+	"larder/internal/node/origin"
+	"larder/internal/node/store"
+)
+
+// A resource is what one request asks for, as fill carries it to upstream and
+// back. It does not change once it is made.
+type resource struct {
+	match   *catalog.Match
+	target  string      // path and query as the client sent them
+	header  http.Header // what goes upstream of the client's fields
+	request *freshness.Request
+	stored  *store.Meta // of the object that is to be revalidated; nil on a miss
+	object  *store.Object
+}
+
+func (r *resource) policy() freshness.Policy { return policy(r.match.Freshness) }
+
+func policy(f catalog.Freshness) freshness.Policy {
+	switch f {
+	case catalog.Immutable:
+		return freshness.Immutable
+	case catalog.Revalidate:
+		return freshness.Revalidate
+	}
+	return freshness.Standard
+}
+
+// byLength marks a Reply.Strong that is no HTTP validator: content whose path
+// names its bytes is bound together by its length when the origin gives no
+// better (docs/decisions/0003-parts-without-validator.md).
+const byLength = "length:"
+
+// upstream is the node as the filler's source and keeper: requests go through
+// the origin client, answers into the store.
+type upstream struct{ n *Node }
+
+// Fetch makes one request upstream.
+func (u upstream) Fetch(ctx context.Context, a *fill.Ask) (*fill.Reply, error) {
+	r := a.Resource.(*resource)
+	h := r.header.Clone()
+	if h == nil {
+		h = http.Header{}
+	}
+	if a.Ranged {
+		h.Set("Range", "bytes="+strconv.FormatInt(a.Range.Start, 10)+"-"+strconv.FormatInt(a.Range.End-1, 10))
+		if a.IfRange != "" && !strings.HasPrefix(a.IfRange, byLength) {
+			h.Set("If-Range", a.IfRange)
+		}
+	}
+	if a.Revalidate && r.stored != nil {
+		etag, modified := freshness.Validators(header(r.stored))
+		if etag != "" {
+			h.Set("If-None-Match", etag)
+		}
+		if modified != "" {
+			h.Set("If-Modified-Since", modified)
+		}
+	}
+	began := time.Now()
+	resp, err := u.n.origin.Do(ctx, &origin.Request{
+		Endpoint: endpoint(r.match.Origin),
+		Method:   http.MethodGet,
+		Target:   r.target,
+		Header:   h,
+		Follow:   u.n.follow(r),
+	})
+	if err != nil {
+		return nil, err
+	}
+	rep := &fill.Reply{Status: resp.Status, Header: resp.Header, Size: -1}
+	rep.Header.Set(requestTime, began.UTC().Format(time.RFC3339Nano))
+	rep.Body = &counted{ReadCloser: resp.Body, add: u.n.stats.upstream(r.match.Publisher.ContentType)}
+	switch resp.Status {
+	case http.StatusOK:
+		rep.Size = resp.ContentLength
+	case http.StatusPartialContent:
+		cr, err := byterange.ParseContentRange(resp.Header.Get("Content-Range"))
+		if err != nil || !cr.Satisfied {
+			resp.Body.Close()
+			return nil, &origin.Error{Status: http.StatusBadGateway, Kind: "protocol", Err: fmt.Errorf("the origin sent a 206 with Content-Range %q", resp.Header.Get("Content-Range"))}
+		}
+		if resp.ContentLength >= 0 && resp.ContentLength != cr.Range.Len() {
+			resp.Body.Close()
+			return nil, &origin.Error{Status: http.StatusBadGateway, Kind: "protocol", Err: fmt.Errorf("the origin announced %d bytes for a range of %d", resp.ContentLength, cr.Range.Len())}
+		}
+		rep.Range, rep.Size = cr.Range, cr.Size
+	case http.StatusRequestedRangeNotSatisfiable:
+		if cr, err := byterange.ParseContentRange(resp.Header.Get("Content-Range")); err == nil && !cr.Satisfied {
+			rep.Size = cr.Size
+		}
+	}
+	rep.Strong = strong(r.policy(), resp.Header, rep.Size)
+	return rep, nil
+}
+
+// requestTime is a field of our own by which a reply carries when it was asked
+// for; it is not stored.
+const requestTime = "Larder-Request-Time"
+
+// strong returns what binds parts of a representation together; "" when
+// nothing does.
+func strong(p freshness.Policy, h http.Header, size int64) string {
+	etag, modified := freshness.StrongValidator(h)
+	switch {
+	case etag != "":
+		return etag
+	case modified != "":
+		return modified
+	case p == freshness.Immutable && size >= 0:
+		// Validators too weak for If-Range still tell two versions apart.
+		return byLength + strconv.FormatInt(size, 10) + " " + h.Get("ETag") + " " + h.Get("Last-Modified")
+	}
+	return ""
+}
+
+// strongStored is strong for a stored object.
+func strongStored(p freshness.Policy, m *store.Meta) string { return strong(p, header(m), m.Size) }
+
+// header returns the fields stored with an object, with canonical names.
+func header(m *store.Meta) http.Header {
+	h := make(http.Header, len(m.Header))
+	for _, f := range m.Header {
+		h.Add(f.Name, f.Value)
+	}
+	return h
+}
+
+func endpoint(o catalog.Origin) origin.Endpoint {
+	return origin.Endpoint{Scheme: o.Scheme, Host: o.Host, Address: o.Address, Roots: o.Roots}
+}
+
+// follow says where a redirect of r may lead: to what the catalogue serves. A
+// standard publisher's redirects are its clients' to follow.
+func (n *Node) follow(r *resource) func(scheme, host, target string) (origin.Endpoint, string, bool) {
+	if r.match.Freshness == catalog.Standard {
+		return nil
+	}
+	cat := n.catalog.Load()
+	return func(scheme, host, target string) (origin.Endpoint, string, bool) {
+		path, query, _ := strings.Cut(target, "?")
+		m, err := cat.Match(&catalog.Request{Scheme: scheme, Host: host, Path: path, RawQuery: query})
+		if err != nil {
+			return origin.Endpoint{}, "", false
+		}
+		return endpoint(m.Origin), target, true
+	}
+}
+
+// NoRanges reports that the origin is known to ignore Range.
+func (u upstream) NoRanges(res any) bool {
+	return u.n.origin.Ranges(res.(*resource).match.Origin.Host) == origin.RangesNo
+}
+
+// LearnNoRanges remembers that the origin ignores Range.
+func (u upstream) LearnNoRanges(res any) {
+	u.n.origin.LearnRanges(res.(*resource).match.Origin.Host, false)
+}
+
+// Begin decides about an answer and makes the object for its bytes.
+func (u upstream) Begin(res any, rep *fill.Reply) (fill.Object, error) {
+	r := res.(*resource)
+	standard := r.match.Freshness == catalog.Standard
+	if rep.Status != http.StatusOK && rep.Status != http.StatusPartialContent {
+		if standard {
+			return nil, fill.ErrPass
+		}
+		return nil, &fill.StatusError{Status: rep.Status, Header: rep.Header}
+	}
+	m := u.meta(r, rep)
+	if standard {
+		s := freshness.Stored{Status: http.StatusOK, Header: rep.Header, RequestTime: m.RequestTime, ResponseTime: m.ResponseTime}
+		if keep := freshness.Storable(freshness.Standard, r.request, &s); !keep.Store {
+			return nil, fill.ErrPass
+		}
+	}
+	obj, err := u.n.store.Create(r.match.Key, m)
+	if err != nil {
+		// No room or no drive: clients are served all the same.
+		u.n.stats.unstored.Inc()
+		u.n.log.Warn("object not stored", "key", r.match.Key, "err", err)
+		return newUnstored(m), nil
+	}
+	return obj, nil
+}
+
+// notKept are further fields that are not stored: the node makes them itself,
+// or they speak of the message that brought the bytes, not of the content.
+var notKept = map[string]bool{
+	"Content-Length": true, "Content-Range": true, "Accept-Ranges": true, "Cache-Status": true, requestTime: true,
+}
+
+// meta makes the description that is stored with an object.
+func (u upstream) meta(r *resource, rep *fill.Reply) store.Meta {
+	m := store.Meta{
+		Publisher: r.match.Publisher.Name, ContentType: r.match.Publisher.ContentType,
+		URL: r.match.Origin.Scheme + "://" + r.name() + keyedPath(r.match.Key), Status: http.StatusOK, Size: rep.Size,
+		ETag: rep.Header.Get("ETag"), LastModified: rep.Header.Get("Last-Modified"),
+		ResponseTime: time.Now(), Pin: r.match.Pin,
+	}
+	m.RequestTime, _ = time.Parse(time.RFC3339Nano, rep.Header.Get(requestTime))
+	m.Header = fields(freshness.Kept(r.policy(), rep.Header))
+	return m
+}
+
+// name returns the host by which people know the content: the one asked for,
+// or, where clients may call the node what they like, the origin's.
+func (r *resource) name() string {
+	if r.match.Publisher.Default {
+		return r.match.Origin.Host
+	}
+	return r.match.Host
+}
+
+// keyedPath returns the part of a key behind the content id: the path, and the
+// query as far as it is in the key.
+func keyedPath(key string) string {
+	_, path, _ := strings.Cut(key, "\n")
+	return path
+}
+
+// fields returns what is replayed to clients, in a fixed order.
+func fields(h http.Header) []store.Field {
+	names := make([]string, 0, len(h))
+	for name := range h {
+		if !notKept[name] {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	var fs []store.Field
+	for _, name := range names {
+		for _, v := range h[name] {
+			fs = append(fs, store.Field{Name: spelling(name), Value: v})
+		}
+	}
+	return fs
+}
+
+// errNotConfirmed says that a 304 was about something else than what is stored.
+var errNotConfirmed = errors.New("the origin's 304 does not name the stored version")
+
+// spelling returns a field's name as its specification writes it, where that
+// differs from Go's canonical form: clients exist that compare with case
+// (docs/protocol.md).
+func spelling(name string) string {
+	switch name {
+	case "Etag":
+		return "ETag"
+	case "Content-Md5":
+		return "Content-MD5"
+	case "Www-Authenticate":
+		return "WWW-Authenticate"
+	case "X-Cid":
+		return "X-CID"
+	case "X-Ccc":
+		return "X-CCC"
+	}
+	return name
+}
+
+// Renew takes note of a 304: the stored object is good again.
+func (u upstream) Renew(res any, rep *fill.Reply) error {
+	r := res.(*resource)
+	if r.object == nil {
+		return &origin.Error{Status: http.StatusBadGateway, Kind: "protocol", Err: errors.New("the origin answered 304 to a request without conditions")}
+	}
+	old := header(r.stored)
+	if !freshness.Confirms(old, rep.Header) {
+		return errNotConfirmed
+	}
+	merged := freshness.Merge304(old, rep.Header)
+	m := *r.stored
+	m.ResponseTime = time.Now()
+	m.RequestTime, _ = time.Parse(time.RFC3339Nano, rep.Header.Get(requestTime))
+	m.Header = fields(freshness.Kept(r.policy(), merged))
+	if v := merged.Get("Etag"); v != "" {
+		m.ETag = v
+	}
+	if v := merged.Get("Last-Modified"); v != "" {
+		m.LastModified = v
+	}
+	return r.object.SetMeta(&m)
+}
+
+// Remember says how long a failure answers others who ask for the same.
+func (u upstream) Remember(res any, err error) time.Duration {
+	r := res.(*resource)
+	var se *fill.StatusError
+	if errors.As(err, &se) {
+		switch {
+		case r.match.Freshness != catalog.Immutable:
+			return 0 // what is missing now may be there in a moment
+		case se.Status == http.StatusNotFound || se.Status == http.StatusGone:
+			return 5 * time.Second
+		case se.Status >= 500:
+			return 2 * time.Second
+		}
+		return 0 // 401, 403 and the like may be about one client's signature
+	}
+	var oe *origin.Error
+	var te *fill.TimeoutError
+	if errors.As(err, &oe) && oe.Kind != origin.KindLimit && oe.Kind != origin.KindCanceled || errors.As(err, &te) {
+		return 2 * time.Second
+	}
+	return 0
+}
+
+// counted counts the bytes of a body that came from upstream.
+type counted struct {
+	io.ReadCloser
+	add func(n int)
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	if n > 0 {
+		c.add(n)
+	}
+	return n, err
+}
