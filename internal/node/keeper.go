@@ -335,3 +335,9 @@ func (c *counted) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// Route names the origin, the scheme and the address that this request leads to.
+func (u upstream) Route(res any) string {
+	o := &res.(*resource).match.Origin
+	return o.Scheme + "://" + o.Host + " " + o.Address
+}
