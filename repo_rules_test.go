@@ -361,18 +361,19 @@ func forbiddenNames(t *tree) (findings []string) {
 				findings = append(findings, fmt.Sprintf("%s: %s: %s", t.at(pos), name, why))
 			}
 		}
-		f.mentions("net/http", []string{"DefaultClient"}, false, say("it has no time-out and is everybody's; make a client"))
+		f.mentions("net/http", []string{"DefaultClient"}, say("it has no time-out and is everybody's; make a client"))
 		if !f.test {
-			f.mentions("net/http", []string{"Get", "Head", "Post", "PostForm"}, false, say("it uses the default client, which has no time-out; make a client"))
+			f.mentions("net/http", []string{"Get", "Head", "Post", "PostForm"}, say("it uses the default client, which has no time-out; make a client"))
 		}
 		if !f.test && f.dir != "internal/httpsrv" {
-			f.mentions("net/http", []string{"ListenAndServe", "ListenAndServeTLS", "Serve", "ServeTLS"}, false, say("use httpsrv.Serve: it bounds slow clients and ends with its context"))
+			f.mentions("net/http", []string{"ListenAndServe", "ListenAndServeTLS", "Serve", "ServeTLS"}, say("use httpsrv.Serve: it bounds slow clients and ends with its context"))
 		}
 		if !f.test && f.dir != "internal/sys/durable" && !within(f.dir, "bench") && undurable[f.path] == "" {
-			f.mentions("os", []string{"WriteFile", "Rename"}, false, say("use internal/sys/durable: a crash would leave half a file"))
+			f.mentions("os", []string{"WriteFile", "Rename"}, say("use internal/sys/durable: a crash would leave half a file"))
 		}
-		if sleepers[f.path] == "" {
-			f.mentions("time", []string{"Sleep"}, true, say("wait for what you wait for: a channel, a timer with a context, or a synctest bubble"))
+		// A file with synctest bubbles sleeps by their clock, in helpers too.
+		if _, bubbles := f.imports()["testing/synctest"]; sleepers[f.path] == "" && !(f.test && bubbles) {
+			f.mentions("time", []string{"Sleep"}, say("wait for what you wait for: a channel, a timer with a context, or a synctest bubble"))
 		}
 	}
 	// An exception that outlives its file would wait for another of its name.

@@ -117,9 +117,8 @@ func (t *tree) at(pos token.Pos) string {
 }
 
 // calls reports every mention of name in the package with this import path,
-// such as os.Rename, in f. Positions inside a function literal handed to
-// synctest.Test are left out when outsideBubble is set.
-func (f *file) mentions(importPath string, names []string, outsideBubble bool, found func(pos token.Pos, name string)) {
+// such as os.Rename, in f.
+func (f *file) mentions(importPath string, names []string, found func(pos token.Pos, name string)) {
 	spec, ok := f.imports()[importPath]
 	if !ok {
 		return
@@ -129,9 +128,6 @@ func (f *file) mentions(importPath string, names []string, outsideBubble bool, f
 		local = spec.Name.Name
 	}
 	ast.Inspect(f.ast, func(n ast.Node) bool {
-		if call, ok := n.(*ast.CallExpr); ok && outsideBubble && isSelector(call.Fun, "synctest", "Test") {
-			return false
-		}
 		if sel, ok := n.(*ast.SelectorExpr); ok {
 			if x, ok := sel.X.(*ast.Ident); ok && x.Name == local && slices.Contains(names, sel.Sel.Name) {
 				found(sel.Pos(), path.Base(importPath)+"."+sel.Sel.Name)
@@ -139,15 +135,6 @@ func (f *file) mentions(importPath string, names []string, outsideBubble bool, f
 		}
 		return true
 	})
-}
-
-func isSelector(e ast.Expr, pkg, name string) bool {
-	sel, ok := e.(*ast.SelectorExpr)
-	if !ok || sel.Sel.Name != name {
-		return false
-	}
-	x, ok := sel.X.(*ast.Ident)
-	return ok && x.Name == pkg
 }
 
 // readTree parses the Go files of a module. It leaves out what the go command
