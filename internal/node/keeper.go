@@ -296,7 +296,16 @@ func (u upstream) Renew(res any, rep *fill.Reply) error {
 	if v := merged.Get("Last-Modified"); v != "" {
 		m.LastModified = v
 	}
-	return r.object.SetMeta(&m)
+	// Whoever asked may have given up meanwhile, and the object may be gone.
+	obj, err := u.n.store.Get(r.match.Key)
+	if err != nil {
+		return errNotConfirmed
+	}
+	defer obj.Release()
+	if obj.Generation() != r.object.Generation() {
+		return errNotConfirmed
+	}
+	return obj.SetMeta(&m)
 }
 
 // Remember says how long a failure answers others who ask for the same.
