@@ -203,9 +203,9 @@ It keeps serving until you press Ctrl-C. Try, in another window:
   curl '%[1]s/files/16MiB.bin?cacheHostOrigin=%[2]s' -r 0-1 -sD - -o /dev/null
   curl -s -x %[1]s http://%[2]s%[3]s
   curl -s http://%[4]s/summary
-  larder node status%[5]s
-  larder node ls%[5]s
-`, base, demo.Host, demo.SumsPath, addrs.Admin, adminHint(addrs.Admin))
+  %[6]s node status%[5]s
+  %[6]s node ls%[5]s
+`, base, demo.Host, demo.SumsPath, addrs.Admin, adminHint(addrs.Admin), os.Args[0])
 	return nil
 }
 

@@ -121,13 +121,13 @@ func newBoundary() string {
 // that trouble upstream is still a status. done: the request was answered.
 func (j *job) prime() (ok, done bool) {
 	if j.content == nil {
-		if j.allStored() {
+		if j.all(j.obj.Has) {
 			return true, false
 		}
-		if j.how == hit {
+		j.content = j.n.filler.Attach(j.match.Key, j.resource(), j.obj, j.meta.Size, strongStored(policy(j.match.Freshness), j.meta))
+		if j.how == hit && !j.obj.Complete() && !j.all(j.content.Here) {
 			j.how = partial
 		}
-		j.content = j.n.filler.Attach(j.match.Key, j.resource(), j.obj, j.meta.Size, strongStored(policy(j.match.Freshness), j.meta))
 	}
 	if len(j.parts) == 1 && j.parts[0].r.Len() == 0 {
 		return true, false
@@ -149,11 +149,17 @@ func (j *job) prime() (ok, done bool) {
 	return true, false
 }
 
-// allStored reports whether every chunk of every part is in the object.
-func (j *job) allStored() bool {
+// maxAtOnce is how many chunks are looked at before the first byte leaves: after
+// an unclean stop each has to be read. Longer answers look as they go.
+const maxAtOnce = 32
+
+// all reports whether here holds for every chunk of every part, of answers that
+// are not too long to find out.
+func (j *job) all(here func(i int64) bool) bool {
+	looked := 0
 	for _, p := range j.parts {
 		for i := p.r.Start / store.ChunkSize; i*store.ChunkSize < p.r.End; i++ {
-			if !j.obj.Has(i) {
+			if looked++; looked > maxAtOnce || !here(i) {
 				return false
 			}
 		}

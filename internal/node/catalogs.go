@@ -3,9 +3,11 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,9 +33,10 @@ type catalogs struct {
 	loaded     prometheus.Gauge
 	publishers prometheus.Gauge
 
-	mu  sync.Mutex
-	err error     // of the last load; guarded by mu
-	at  time.Time // of the last load that worked; guarded by mu
+	mu   sync.Mutex
+	err  error     // of the last load; guarded by mu
+	at   time.Time // of the last load that worked; guarded by mu
+	seen string    // what the files looked like at the last load; guarded by mu
 }
 
 func openCatalogs(cfg *config.Config, extra []catalog.Source, r prometheus.Registerer, log *slog.Logger, cur *atomic.Pointer[catalog.Catalog]) (*catalogs, error) {
@@ -70,11 +73,12 @@ func CatalogSources(dirs []string) []catalog.Source {
 
 // reload loads the catalogue anew and swaps it in.
 func (c *catalogs) reload() error {
+	seen := c.look() // before reading: what changes meanwhile is seen the next time
 	sources := append([]catalog.Source(nil), c.extra...)
 	next, err := catalog.Load(c.builtin, append(sources, CatalogSources(c.dirs)...)...)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.err = err
+	c.err, c.seen = err, seen
 	if err != nil {
 		c.ok.Set(0)
 		return err
@@ -94,6 +98,33 @@ func (c *catalogs) state() (time.Time, error) {
 	defer c.mu.Unlock()
 	return c.at, c.err
 }
+
+// look describes the files of the directories, without reading them.
+func (c *catalogs) look() string {
+	var b strings.Builder
+	for _, dir := range c.dirs {
+		entries, err := os.ReadDir(dir)
+		fmt.Fprintln(&b, dir, err)
+		for _, e := range entries {
+			if fi, err := e.Info(); err == nil {
+				fmt.Fprintln(&b, e.Name(), fi.Size(), fi.ModTime().UnixNano(), fi.Mode())
+			}
+		}
+	}
+	return b.String()
+}
+
+// changed reports whether the files look other than when they were last read.
+func (c *catalogs) changed() bool {
+	seen := c.look()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return seen != c.seen
+}
+
+// recheck is how often files are looked at where no word of changes comes, as
+// from network file systems.
+const recheck = 30 * time.Second
 
 // settle is how long files must be quiet before they are read: editors and
 // package managers write in several steps.
@@ -123,10 +154,14 @@ func (c *catalogs) Run(ctx context.Context) error {
 		}
 	}
 	watch()
-	quiet := time.NewTimer(settle)
-	quiet.Stop()
+	quiet := time.NewTimer(settle) // once at the start: files may have changed since Open
+	defer quiet.Stop()
+	tick := time.NewTicker(recheck)
+	defer tick.Stop()
 	for {
 		select {
+		case <-tick.C:
+			quiet.Reset(settle)
 		case e, ok := <-w.Events:
 			if !ok {
 				return nil
@@ -137,6 +172,9 @@ func (c *catalogs) Run(ctx context.Context) error {
 			quiet.Reset(settle)
 		case <-quiet.C:
 			watch()
+			if !c.changed() {
+				continue
+			}
 			if err := c.reload(); err != nil {
 				c.log.ErrorContext(ctx, "catalogue not reloaded: the old one stays in use", "err", err)
 			} else {

@@ -487,6 +487,18 @@ func TestAdminCalls(t *testing.T) {
 			n.get("http://imm.example" + p)
 		}
 	}
+	// An answer is counted when it has left, a chunk stored while it leaves.
+	var stored []ObjectInfo
+	lardertest.Eventually(t, "everything to be stored and counted", func() bool {
+		var s Summary
+		n.admin("GET", "/summary", nil, &s)
+		n.admin("GET", PathObjects, nil, &stored)
+		total := int64(0)
+		for _, o := range stored {
+			total += o.Stored
+		}
+		return total == 3*2<<20 && s.Lifetime.Requests == 6
+	})
 	var sum Summary
 	if n.admin("GET", "/summary", nil, &sum); sum.Lifetime.HitBytes != 3*2<<20 || sum.Lifetime.MissBytes != 3*2<<20 ||
 		sum.Lifetime.EgressBytes != 6*2<<20 || sum.Lifetime.EggressBytes != sum.Lifetime.EgressBytes || sum.Lifetime.HitRatioBytes != 0.5 ||
@@ -506,6 +518,10 @@ func TestAdminCalls(t *testing.T) {
 	if a := n.get("http://imm.example/a/1"); !strings.Contains(a.cache(), "uri-miss") {
 		t.Errorf("after the purge: Cache-Status %q", a.cache())
 	}
+	lardertest.Eventually(t, "the purged file to be stored again", func() bool {
+		n.admin("GET", PathObjects+"?prefix=imm.example/a/1", nil, &stored)
+		return len(stored) == 1 && stored[0].Stored == 2<<20
+	})
 	if n.admin("POST", PathPin, Selection{Publisher: "imm"}, &res); res.Objects != 2 {
 		t.Errorf("pin: %+v", res)
 	}
@@ -552,13 +568,15 @@ func TestAccessLog(t *testing.T) {
 	n.get("http://imm.example/a?P1=123&P4=verysecret&x=1", "Range: bytes=0-1")
 	n.get("http://imm.example/a?P1=123&P4=verysecret")
 	n.get("http://nowhere.example/a?token=verysecret")
-	if err := n.Node.access.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	b, err := os.ReadFile(n.access)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var b []byte
+	lardertest.Eventually(t, "three lines", func() bool { // a line is written when its answer has left
+		if err := n.Node.access.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		b, err = os.ReadFile(n.access)
+		return err == nil && bytes.Count(b, []byte("\n")) == 3
+	})
 	if strings.Contains(string(b), "verysecret") {
 		t.Errorf("a secret is in the log:\n%s", b)
 	}

@@ -79,6 +79,17 @@ func (c *Content) WaitSize(ctx context.Context, patience <-chan time.Time) int64
 	}
 }
 
+// Here reports whether all of chunk i is stored, or in memory on its way there.
+func (c *Content) Here(i int64) bool {
+	c.mu.Lock()
+	if ch := c.flying[i]; ch != nil && c.size >= 0 {
+		defer c.mu.Unlock()
+		return int64(ch.n) == min(c.size-i*ChunkSize, ChunkSize)
+	}
+	c.mu.Unlock()
+	return c.obj.Has(i)
+}
+
 // Object returns where the bytes are kept; valid until Close.
 func (c *Content) Object() Object { return c.obj }
 
