@@ -254,19 +254,23 @@ func (j *job) next() (front.Piece, error) {
 }
 
 // answerGrowing answers with content whose length the origin has not told.
-// What is over soon gets a Content-Length after all; the rest leaves in chunks.
-// A range waits for the length, because its answer must be a 206 that says it:
-// clients append what they get, and a 200 would corrupt their file.
+// What is over soon gets a Content-Length after all. Of the rest, whole answers
+// of standard publishers leave in chunks. All others wait for the length: a
+// range must get a 206 that says it, because clients append what they get; and
+// one kind of client dies of a body without a length that is cut
+// (docs/protocol.md).
 func (j *job) answerGrowing() bool {
 	x := j.x
 	patience := growingWait
-	ranged := x.Get("Range") != "" && j.method == http.MethodGet
-	if ranged {
+	must := x.Get("Range") != "" && j.method == http.MethodGet || j.match.Freshness != catalog.Standard
+	if must {
 		patience = j.n.cfg.Upstream.SilenceTimeout
 	}
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
+	want := j.content.NewReader(byterange.Range{End: -1}) // the fetch goes on for us
 	size := j.content.WaitSize(j.n.ctx, deadline.C)
+	defer want.Close()
 	if size >= 0 {
 		if j.obj != nil {
 			j.meta = j.obj.Meta()
@@ -277,7 +281,7 @@ func (j *job) answerGrowing() bool {
 		}
 		return j.answer()
 	}
-	if ranged {
+	if must {
 		j.err = errNoLength
 		x.Add("Retry-After", "5")
 		j.refuse(http.StatusServiceUnavailable, "The origin "+j.match.Origin.Host+" has not told the length of this content yet.")
@@ -298,7 +302,7 @@ func (j *job) answerGrowing() bool {
 	return true
 }
 
-var errNoLength = errors.New("a range of content whose length is not known")
+var errNoLength = errors.New("the length of the content is not known yet")
 
 // growingWait is how long an answer waits for content of unknown length to end,
 // so that it can say its length: clients show no progress without it.

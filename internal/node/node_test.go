@@ -382,6 +382,7 @@ func TestContentOfUnknownLength(t *testing.T) {
 	gate := make(chan struct{})
 	open := sync.OnceFunc(func() { close(gate) })
 	o := &counting{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
 		io.WriteString(w, big[:100_000])
 		w.(http.Flusher).Flush() // from here on it is chunked
 		if r.URL.Path == "/slow" {
@@ -389,7 +390,7 @@ func TestContentOfUnknownLength(t *testing.T) {
 		}
 		io.WriteString(w, big[100_000:])
 	})}
-	n := start(t, o, map[string]string{"rev.yaml": strings.Replace(revalidatePublisher, "freshness: revalidate", "freshness: revalidate\nrules: [{path: \"*\", freshness: revalidate, max_age: 1h}]", 1)})
+	n := start(t, o, map[string]string{"std.yaml": standardPublisher, "rev.yaml": strings.Replace(revalidatePublisher, "freshness: revalidate", "freshness: revalidate\nrules: [{path: \"*\", freshness: revalidate, max_age: 1h}]", 1)})
 	a := n.get("http://rev.example/soon")
 	if a.body != big || a.header.Get("Content-Length") != fmt.Sprint(len(big)) {
 		t.Errorf("what is over soon: %d bytes, Content-Length %q", len(a.body), a.header.Get("Content-Length"))
@@ -397,9 +398,9 @@ func TestContentOfUnknownLength(t *testing.T) {
 	if a := n.get("http://rev.example/soon", "Range: bytes=-5"); a.status != 206 || a.body != big[len(big)-5:] || o.count("GET /soon") != 1 {
 		t.Errorf("then its end: %d %q, origin asked %d times", a.status, a.body, o.count("GET /soon"))
 	}
-	// What takes longer leaves in chunks, as it comes.
+	// What takes longer leaves in chunks, as it comes, of standard publishers.
 	t.Cleanup(open) // the origin's end waits for it
-	conn := n.raw("GET http://rev.example/slow HTTP/1.1\r\nHost: rev.example\r\n\r\n")
+	conn := n.raw("GET http://std.example/slow HTTP/1.1\r\nHost: std.example\r\n\r\n")
 	br := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(br, nil)
 	if err != nil {
