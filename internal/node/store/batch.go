@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"io/fs"
 	"time"
 
 	"larder/internal/node/store/index"
@@ -31,6 +32,9 @@ type forgotten struct {
 	id  int64
 	key string
 	o   *Object // nil: it was not in memory
+	// early is what removing the file of one that was not in memory gave,
+	// when that had to come before the index forgot it.
+	early int64
 }
 
 // enqueue has the object's state written with the next batch. The caller holds o.mu.
@@ -147,6 +151,7 @@ func (v *volume) commit() {
 		v.removeFiles(q.forget)
 		err = v.apply(b)
 	}
+	v.behind.Store(err != nil)
 	if err != nil {
 		v.putBack(&q, all)
 		_ = v.indexError(err) // the waiters get err
@@ -181,8 +186,9 @@ func (v *volume) finish(q *queue, b *index.Batch, all []written) {
 			// What the row said when it went counts, not what somebody read
 			// before; and of two who read the same row only one took it away.
 			if b.Gone[i] >= 0 {
-				v.removed(f.id, b.Gone[i], true)
+				v.removed(f.id, b.Gone[i]-f.early, true)
 			} else {
+				v.used.Add(f.early) // counted by the other
 				v.leaving.Add(-1)
 			}
 			continue
@@ -221,16 +227,58 @@ func (v *volume) putBack(q *queue, all []written) {
 	}
 }
 
+// removeFiles removes the files of what is to be forgotten and takes their
+// bytes off the count, though the index still has the rows.
 func (v *volume) removeFiles(forget []forgotten) {
-	for _, f := range forget {
-		if f.o != nil && f.o.refs.Load() > 0 {
-			continue
+	for i := range forget {
+		f := &forget[i]
+		var err error
+		if f.o != nil {
+			err = f.o.removeFile()
+		} else if f.early == 0 {
+			f.early, err = v.removeCold(f.id)
 		}
-		if err := v.fs.Remove(v.path(f.id)); err != nil {
+		if err != nil {
 			v.suspect(err)
 			return
 		}
 	}
+}
+
+// removeCold removes the file of an object that is not in memory and returns
+// what it took, 0 if there is none.
+func (v *volume) removeCold(id int64) (int64, error) {
+	name := v.path(id)
+	n, err := v.fs.Allocated(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err == nil {
+		err = v.fs.Remove(name)
+	}
+	if err != nil {
+		return 0, err
+	}
+	v.gaveUp(n)
+	return n, nil
+}
+
+// removeFile removes the file of a doomed object unless somebody holds it.
+func (o *Object) removeFile() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.refs.Load() > 0 || !o.hasFile {
+		return nil
+	}
+	if h := o.handle.Swap(nil); h != nil {
+		_ = h.f.Close() // nobody will read what was written
+	}
+	if err := o.v.fs.Remove(o.v.path(o.id)); err != nil {
+		return err
+	}
+	o.v.gaveUp(o.disk - overhead)
+	o.disk, o.hasFile = overhead, false
+	return nil
 }
 
 // snapshot adds the object's state to b. It reports false for an object that

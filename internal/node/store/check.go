@@ -115,8 +115,8 @@ func checkDrive(i int, d Drive) []error {
 		return errs
 	}
 	if d.Budget > space.Total {
-		add("drives[%d].size: found %d bytes, expected at most the %d bytes of the file system that holds %s; make it smaller, or name a directory on a larger one",
-			i, d.Budget, space.Total, d.Path)
+		add("drives[%d].size: found %.1f GB, expected at most the %.1f GB of the file system that holds %s; make it smaller, or name a directory on a larger one",
+			i, float64(d.Budget)/1e9, float64(space.Total)/1e9, d.Path)
 	}
 	return errs
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -118,13 +119,15 @@ func (sl *slot) status() DriveStatus {
 	return d
 }
 
-// run looks after the drive until ctx ends: it waits for the drive to fail,
+// run looks after the drive until ctx ends: it starts what the drive does by
+// itself, waits for the drive to fail,
 // clears up, and tries to open it again with growing pauses.
 func (sl *slot) run(ctx context.Context) {
 	pause := sl.s.retry
 	for {
 		if v := sl.vol.Load(); v != nil {
 			opened := time.Now()
+			v.start()
 			v.live(ctx)
 			if ctx.Err() != nil {
 				return
@@ -246,16 +249,72 @@ func (s *Store) openVolume(d Drive, id string, damaged, first bool) (_ *volume, 
 			return nil, err
 		}
 	}
-	ix, st, err := s.openIndexOf(d.Path, damaged)
-	if err != nil {
-		return nil, err
+	return s.useIndex(d, m.ID, l, damaged)
+}
+
+// useIndex opens the index and makes the volume of it. On a disk so full that
+// the index cannot be written, objects make room: the drive must be in use
+// before anything can be evicted.
+func (s *Store) useIndex(d Drive, id string, l *disk.FileLock, damaged bool) (*volume, error) {
+	for ; ; damaged = false {
+		ix, st, err := s.openIndexOf(d.Path, damaged)
+		var v *volume
+		if err == nil {
+			if v, err = s.newVolume(d, id, ix, l, st); err == nil {
+				return v, nil
+			}
+		}
+		victim := ""
+		if errors.Is(err, index.ErrFull) {
+			var e error
+			victim, e = s.sacrifice(d.Path, ix)
+			err = errors.Join(err, e)
+		}
+		if ix != nil {
+			err = errors.Join(err, ix.Close())
+		}
+		if victim == "" {
+			return nil, err
+		}
+		s.log.Warn("removed files to make room for the index", "drive", d.Path, "name", victim)
 	}
-	v, err := s.newVolume(d, m.ID, ix, l, st)
-	if err != nil {
-		return nil, errors.Join(err, ix.Close())
+}
+
+// sacrifice removes from the drive in dir, which is not in use, what a damaged
+// index left behind, or else the file of an object, and returns the name; "" if there
+// is none. ix says which objects are pinned; where it is nil nobody knows.
+func (s *Store) sacrifice(dir string, ix indexer) (victim string, err error) {
+	aside, err := filepath.Glob(filepath.Join(dir, objectsName+badMark+"*"))
+	if err == nil && len(aside) > 0 {
+		return aside[0], os.RemoveAll(aside[0])
 	}
-	v.start(st)
-	return v, nil
+	err = filepath.WalkDir(filepath.Join(dir, objectsName), func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		id, err := strconv.ParseInt(e.Name(), 16, 64)
+		if err != nil {
+			return nil // not ours
+		}
+		if n, err := s.fs.Allocated(path); err != nil || n == 0 {
+			return err
+		}
+		if ix != nil {
+			rows, err := ix.Scan(id-1, 1)
+			if err != nil || len(rows) > 0 && rows[0].ID == id && rows[0].Pinned {
+				return err
+			}
+		}
+		if err := s.fs.Remove(path); err != nil {
+			return err
+		}
+		victim = path
+		return fs.SkipAll
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return victim, err
 }
 
 // removeProbes removes what kills left of earlier probes. Nobody else probes

@@ -284,7 +284,7 @@ func TestCheckNamesAllMistakes(t *testing.T) {
 		t.Fatal("no mistakes found")
 	}
 	for _, want := range []string{
-		"drives[0].size: found 1152921504606846976 bytes, expected at most the ",
+		"drives[0].size: found 1152921504.6 GB, expected at most the ",
 		"drives[1].path: " + file + " is a file, expected a directory",
 		"drives[2].path: found " + filepath.Join(dir, "ok", "inside") + ", which lies inside drives[0]",
 		"drives[3].path: found " + link + ", which drives[0] has already",

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"time"
 
 	"larder/internal/node/store/index"
@@ -58,7 +59,15 @@ func (v *volume) evict(want int64) (freed int64) {
 		return 0
 	}
 	before := v.freed.Load()
-	if v.leaving.Load() > 0 && v.flush() != nil { // these go in any case
+	// An index without room is no reason to end: what goes has lost its file
+	// nevertheless, and that makes room.
+	full := false
+	flush := func() bool {
+		err := v.flush()
+		full = errors.Is(err, index.ErrFull)
+		return err == nil || full
+	}
+	if v.leaving.Load() > 0 && !flush() { // these go in any case
 		return 0
 	}
 	gone := func() int64 { return v.freed.Load() - before }
@@ -78,22 +87,52 @@ func (v *volume) evict(want int64) (freed int64) {
 			useful = false
 			v.hand = 0
 			ends++
-			if v.flush() != nil { // objects that are not in the index yet
+			if !flush() { // objects that are not in the index yet
 				break
 			}
 			continue
 		}
 		n, moved := v.evictRows(rows, want-gone())
 		useful = useful || moved
-		if n > 0 && v.flush() != nil {
+		if n > 0 && !flush() {
 			break
 		}
+	}
+	if short := want - gone(); full && short > 0 {
+		v.evictUnsaved(short)
+		flush()
 	}
 	v.change(func(q *queue) { q.hand = v.hand })
 	if gone() == 0 {
 		v.tired.until = time.Now().Add(10 * time.Since(start))
 	}
 	return gone()
+}
+
+// evictUnsaved forgets want bytes or more of objects in memory that a full
+// index does not know, or not as they are: the hand does not come to them.
+func (v *volume) evictUnsaved(want int64) {
+	for i := range v.s.shards {
+		sh := &v.s.shards[i]
+		var out []*Object
+		sh.mu.Lock()
+		for _, o := range sh.hot {
+			if want <= 0 {
+				break
+			}
+			if o.v != v || o.refs.Load() > 0 || o.pinned.Load() || !o.unsaved() || !sh.doomLocked(o) {
+				continue
+			}
+			o.mu.Lock()
+			n := o.disk
+			o.mu.Unlock()
+			want -= n
+			v.countEvicted(n)
+			out = append(out, o)
+		}
+		sh.mu.Unlock()
+		settleAll(out)
+	}
 }
 
 // nursery reports whether the n objects in front of the hand are all there are,

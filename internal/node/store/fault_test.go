@@ -25,6 +25,8 @@ type faults struct {
 	read  func(name string, b []byte) error     // after a read
 	probe func(dir string) error
 	open  func(name string) error
+	punch func() error // instead of making a hole
+	wrote func()       // after a write
 }
 
 func (f *faults) set(change func(*faults)) {
@@ -83,7 +85,22 @@ func (x *faultyFile) WriteAt(b []byte, off int64) (int, error) {
 	}
 	x.f.mu.Unlock()
 	m, e := x.file.WriteAt(b[:n], off)
+	x.f.mu.Lock()
+	wrote := x.f.wrote
+	x.f.mu.Unlock()
+	if wrote != nil {
+		wrote()
+	}
 	return m, errors.Join(err, e)
+}
+
+func (x *faultyFile) PunchHole(off, n int64) error {
+	x.f.mu.Lock()
+	defer x.f.mu.Unlock()
+	if x.f.punch != nil {
+		return x.f.punch()
+	}
+	return x.file.PunchHole(off, n)
 }
 
 func (x *faultyFile) ReadAt(b []byte, off int64) (int, error) {

@@ -25,7 +25,7 @@ func (s *Store) newVolume(d Drive, id string, ix indexer, l *disk.FileLock, st i
 	}
 	v := &volume{
 		s: s, dir: d.Path, id: id, fs: s.fs, ix: ix, lock: l,
-		block: min(max(512, space.Block), ChunkSize), first: st.NextID, epoch: st.Epoch, hand: st.Hand,
+		block: min(max(512, space.Block), ChunkSize), first: st.NextID, epoch: st.Epoch, hand: st.Hand, scrubbed: st.Scrub,
 		budget: d.Budget, keep: s.reserve,
 		wake: make(chan struct{}, 1), now: make(chan struct{}, 1), crowd: make(chan struct{}, 1), look: make(chan struct{}, 1),
 		done: make(chan struct{}), quit: make(chan struct{}), stop: make(chan struct{}),
@@ -54,12 +54,12 @@ func (s *Store) newVolume(d Drive, id string, ix indexer, l *disk.FileLock, st i
 }
 
 // start starts the goroutines that close, or retire, waits for.
-func (v *volume) start(scrub index.State) {
+func (v *volume) start() {
 	v.writer.Go(v.write)
 	v.helpers.Go(v.evictor)
 	v.helpers.Go(v.sweeper)
 	if v.s.scrubRate > 0 {
-		v.helpers.Go(func() { v.scrubber(scrub.Scrub) })
+		v.helpers.Go(func() { v.scrubber(v.scrubbed) })
 	}
 }
 
@@ -140,8 +140,9 @@ func (v *volume) leave() error {
 	err = v.ix.Mark(index.State{
 		Epoch: v.epoch,
 		// Where the data could not be synced, a loss of power may still take
-		// it: the next start reads it back as after a kill.
-		Dirty:  err != nil,
+		// it: the next start reads it back as after a kill. Nor is an index
+		// that could not be written, for want of room, to be believed.
+		Dirty:  err != nil || v.behind.Load(),
 		Sweep:  v.sweep.Load() || v.leaving.Load() > 0 || rest > 0,
 		NextID: v.nextID.Load(),
 	})

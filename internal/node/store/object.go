@@ -38,7 +38,7 @@ type Object struct {
 	changes atomic.Uint64 // made; written under mu
 	saved   atomic.Uint64 // of these, in the index
 
-	mu        sync.Mutex // guards what follows and the guarded fields of the segments; nothing is waited for under it but opening and closing the file
+	mu        sync.Mutex // guards what follows and the guarded fields of the segments; nothing is waited for under it but the file being opened, closed, removed or made a hole of
 	disk      int64      // bytes counted against the budget
 	stored    int64      // bytes present
 	hasFile   bool       // the file was made
@@ -396,7 +396,8 @@ func (o *Object) settle() {
 	}
 	if o.forgotten {
 		o.settled = true
-		o.v.removed(o.id, o.disk, o.hasFile)
+		// Of an earlier life there may be a file that the index never heard of.
+		o.v.removed(o.id, o.disk, o.hasFile || o.id < o.v.first)
 	}
 }
 

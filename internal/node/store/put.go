@@ -75,6 +75,7 @@ func (o *Object) put(i int64, data []byte) error {
 		return nil
 	}
 	if err := o.write(i, data); err != nil {
+		o.hollow(i)
 		v.used.Add(-room)
 		return fmt.Errorf("writing chunk %d of %q: %w", i, o.key, err)
 	}
@@ -82,6 +83,7 @@ func (o *Object) put(i int64, data []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if err := o.fits(i, int64(len(data))); err != nil { // SetSize came between
+		o.hollowLocked(i)
 		v.used.Add(-room)
 		return err
 	}

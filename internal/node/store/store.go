@@ -127,6 +127,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := s.openDrives(ctx, o.Drives); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	// Not before all drives are open: who looks an object up, if only to read it
+	// back, must see all its generations.
 	for _, sl := range s.slots {
 		s.wg.Go(func() { sl.run(run) })
 	}
@@ -143,10 +145,12 @@ func perShard(maxOpen int) int {
 
 // openDrives opens each drive once.
 func (s *Store) openDrives(ctx context.Context, drives []Drive) error {
+	for i, d := range drives {
+		s.slots = append(s.slots, &slot{s: s, number: i, cfg: d, id: d.ID, state: stateOut, since: time.Now()})
+	}
 	var errs []error
 	for i, d := range drives {
-		sl := &slot{s: s, number: i, cfg: d, id: d.ID, state: stateOut, since: time.Now()}
-		s.slots = append(s.slots, sl)
+		sl := s.slots[i]
 		if err := s.metrics.watch(sl); err != nil {
 			return fmt.Errorf("registering the metrics of drive %s: %w", d.Path, err)
 		}

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// sweeper removes, after an unclean stop, the files that no row stands for. It
-// looks only at ids that were given out before this start, so that it never
+// sweeper removes, after an unclean stop, the files that no row stands for, and
+// frees the blocks of chunks that no row tells of. It looks only at ids that were given out before this start, so that it never
 // meets a file that is just being made.
 func (v *volume) sweeper() {
 	v.removeLeftovers()
@@ -36,15 +36,7 @@ func (v *volume) sweeper() {
 		if err != nil || path != v.path(id) || id >= v.first {
 			return nil // not ours, or not old
 		}
-		known, err := v.ix.Known(id)
-		if err != nil {
-			return v.indexError(err)
-		}
-		if known {
-			return nil
-		}
-		v.s.metrics.orphans.Inc()
-		return v.fs.Remove(path)
+		return v.sweepFile(path, id)
 	})
 	switch {
 	case v.leavingNow():
@@ -53,6 +45,99 @@ func (v *volume) sweeper() {
 	default:
 		v.sweep.Store(false)
 	}
+}
+
+// sweepFile looks at the file of an object of an earlier life.
+func (v *volume) sweepFile(path string, id int64) error {
+	rows, err := v.ix.Scan(id-1, 1)
+	if err != nil {
+		return v.indexError(err)
+	}
+	if len(rows) == 0 || rows[0].ID != id {
+		v.s.metrics.orphans.Inc()
+		return v.fs.Remove(path)
+	}
+	n, err := v.fs.Allocated(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && n <= rows[0].Disk {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	key := string(rows[0].Key)
+	o, err := v.s.load(v.s.shard(key), key)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer o.Release()
+	if o.v != v || o.id != id {
+		return nil // the file goes with its row
+	}
+	return o.hollowOut()
+}
+
+// hollowOut frees the blocks of chunks that are not counted.
+func (o *Object) hollowOut() error {
+	o.mu.Lock()
+	if !o.hasFile { // none is
+		defer o.mu.Unlock()
+		return o.v.fs.Remove(o.v.path(o.id))
+	}
+	o.mu.Unlock()
+	f, err := o.open()
+	if errors.Is(err, ErrGone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	fi, err := f.OS().Stat()
+	if err != nil {
+		return err
+	}
+	for i := range chunksOf(fi.Size()) {
+		if o.v.leavingNow() {
+			break
+		}
+		l := o.v.stripe(o.id, i)
+		l.Lock()
+		ok := o.hollow(i)
+		l.Unlock()
+		if !ok {
+			o.Doom() // better fetched again than on the disk and not counted
+			break
+		}
+	}
+	return nil
+}
+
+// hollow makes a hole of chunk i unless it is counted. Whoever writes the chunk
+// has the stripe until it is, and so has the caller. It reports whether no
+// blocks are left uncounted.
+func (o *Object) hollow(i int64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.hollowLocked(i)
+}
+
+// hollowLocked is hollow with o.mu held.
+func (o *Object) hollowLocked(i int64) bool {
+	number, w, bit := at(i)
+	h := o.handle.Load()
+	if s := o.segment(number); h == nil || s != nil && s.allocated[w]&bit != 0 {
+		return true
+	}
+	if err := h.f.PunchHole(i*ChunkSize, ChunkSize); err != nil {
+		o.v.sweep.Store(true) // the next start tries again
+		if !errors.Is(err, errors.ErrUnsupported) {
+			o.v.s.log.Warn("freeing blocks", "drive", o.v.dir, "key", o.key, "chunk", i, "err", err)
+		}
+		return false
+	}
+	return true
 }
 
 // leavingNow reports whether the helpers are to end.

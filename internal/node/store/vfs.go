@@ -15,6 +15,7 @@ type fileSystem interface {
 	Remove(name string) error // nothing there: no error
 	Mkdir(name string) error  // with parents
 	Stat(name string) (fs.FileInfo, error)
+	Allocated(name string) (int64, error) // bytes on disk
 	Usage(dir string) (disk.Space, error)
 	SyncFS(dir string) error
 	Probe(dir string) error // writes, syncs, reads and removes a small file
@@ -24,6 +25,7 @@ type fileSystem interface {
 type file interface {
 	ReadAt(b []byte, off int64) (int, error)
 	WriteAt(b []byte, off int64) (int, error)
+	PunchHole(off, n int64) error
 	Close() error
 	OS() *os.File // for sendfile
 }
@@ -34,6 +36,8 @@ type system struct{}
 type systemFile struct{ *os.File }
 
 func (f systemFile) OS() *os.File { return f.File }
+
+func (f systemFile) PunchHole(off, n int64) error { return disk.PunchHole(f.File, off, n) }
 
 func (system) Open(name string, create bool) (file, error) {
 	flag := os.O_RDWR
@@ -57,6 +61,15 @@ func (system) Remove(name string) error {
 		return err
 	}
 	return nil
+}
+
+func (system) Allocated(name string) (int64, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return 0, err
+	}
+	n, err := disk.Allocated(f)
+	return n, errors.Join(err, f.Close())
 }
 
 func (system) Mkdir(name string) error               { return os.MkdirAll(name, 0o700) }

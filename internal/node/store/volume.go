@@ -36,22 +36,22 @@ type indexer interface {
 	Scan(after int64, limit int) ([]index.Brief, error)
 	Select(f index.Filter, after int64, limit int) ([]index.Brief, error)
 	List(f index.Filter, after []byte, limit int) ([]index.Row, error)
-	Known(id int64) (bool, error)
 	Close() error
 }
 
 // volume is a drive while it is open. When the drive fails the volume ends for
 // good; should the drive come back, it comes back as another volume.
 type volume struct {
-	s     *Store
-	dir   string
-	id    string // of the drive, from its marker
-	fs    fileSystem
-	ix    indexer
-	lock  *disk.FileLock
-	block int64 // unit of allocation
-	first int64 // ids below were given out before this volume was opened
-	epoch uint32
+	s        *Store
+	dir      string
+	id       string // of the drive, from its marker
+	fs       fileSystem
+	ix       indexer
+	lock     *disk.FileLock
+	block    int64 // unit of allocation
+	first    int64 // ids below were given out before this volume was opened
+	epoch    uint32
+	scrubbed int64 // the background scrub of an earlier life came to this id
 
 	budget  int64 // bytes on disk the objects may take
 	keep    int64 // bytes of the file system to be left free
@@ -65,6 +65,7 @@ type volume struct {
 	nextID  atomic.Int64
 	maxID   atomic.Int64 // ids from here on need a Mark first
 	sweep   atomic.Bool  // files without a row may exist
+	behind  atomic.Bool  // the last batch could not be written
 	leaving atomic.Int64 // objects forgotten whose files are still there
 	visited marks        // of objects that are not hot
 
@@ -209,7 +210,10 @@ func (v *volume) newID() (int64, error) {
 	}
 	next := id + idLead
 	if err := v.ix.Mark(index.State{Epoch: v.epoch, Dirty: true, Sweep: true, NextID: next}); err != nil {
-		return 0, v.indexError(err)
+		if err = v.indexError(err); errors.Is(err, index.ErrFull) {
+			err = fmt.Errorf("%w: %w", ErrFull, err)
+		}
+		return 0, err
 	}
 	v.maxID.Store(next)
 	return id, nil
@@ -274,10 +278,15 @@ func (v *volume) removed(id, bytes int64, hasFile bool) {
 			}
 		}
 	}
-	v.used.Add(-bytes)
-	v.freed.Add(bytes)
+	v.gaveUp(bytes)
 	v.objects.Add(-1)
 	v.leaving.Add(-1)
+}
+
+// gaveUp takes bytes that are free again off the count.
+func (v *volume) gaveUp(bytes int64) {
+	v.used.Add(-bytes)
+	v.freed.Add(bytes)
 }
 
 // marks is a set of ids, for the visited bits of objects that are not in

@@ -33,6 +33,15 @@ func Allocated(f *os.File) (int64, error) { return allocated(f) }
 // MakeSparse lets holes in f take no room. Only Windows needs to be told.
 func MakeSparse(f *os.File) error { return makeSparse(f) }
 
+// PunchHole frees the blocks of n bytes of f at off; f keeps its length. Where
+// that cannot be done the error is errors.ErrUnsupported.
+func PunchHole(f *os.File, off, n int64) error {
+	if err := punchHole(f, off, n); err != nil {
+		return &os.PathError{Op: "punch a hole", Path: f.Name(), Err: err}
+	}
+	return nil
+}
+
 // SyncFS writes out everything the file system that holds dir has in memory.
 // Systems that cannot do that for one file system return errors.ErrUnsupported.
 func SyncFS(dir string) error { return syncFS(dir) }

@@ -19,6 +19,15 @@ func usage(path string) (Space, error) {
 	return Space{Total: int64(st.Blocks) * unit, Free: int64(st.Bavail) * unit, Block: unit}, nil
 }
 
+func punchHole(f *os.File, off, n int64) error {
+	for {
+		err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+		if !errors.Is(err, unix.EINTR) {
+			return err // EOPNOTSUPP and ENOSYS are errors.ErrUnsupported
+		}
+	}
+}
+
 func syncFS(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

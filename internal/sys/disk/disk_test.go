@@ -106,3 +106,41 @@ func TestMaxFiles(t *testing.T) {
 		t.Errorf("MaxFiles() = %d", n)
 	}
 }
+
+func TestPunchHole(t *testing.T) {
+	t.Parallel()
+	f, err := os.Create(filepath.Join(t.TempDir(), "full"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const size = 3 << 20
+	if _, err := f.WriteAt(bytes.Repeat([]byte{1}, size), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	err = PunchHole(f, 1<<20, 4<<20) // beyond its end
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := Allocated(f); err != nil || n < 1<<20 || n >= 2<<20 {
+		t.Errorf("allocated %d bytes, %v; want those of the first MiB", n, err)
+	}
+	b, err := os.ReadFile(f.Name())
+	if err != nil || len(b) != size || bytes.Count(b, []byte{1}) != 1<<20 {
+		t.Errorf("%d bytes left, %d of them not zero, %v; want the length kept and 1 MiB", len(b), bytes.Count(b, []byte{1}), err)
+	}
+	r, err := os.Open(f.Name()) // not for writing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := PunchHole(r, 0, 1<<20); err == nil || !strings.Contains(err.Error(), f.Name()) {
+		t.Errorf("a hole in a file that is only read: %v", err)
+	}
+}

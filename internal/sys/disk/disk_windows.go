@@ -77,6 +77,8 @@ func makeSparse(f *os.File) error {
 	return nil
 }
 
+func punchHole(*os.File, int64, int64) error { return errors.ErrUnsupported }
+
 func syncFS(string) error { return errors.ErrUnsupported }
 
 func maxFiles() int { return 1 << 16 }

@@ -96,7 +96,8 @@ func classify(err error) error {
 	switch code := e.Code(); {
 	case code == sqlite3.SQLITE_IOERR_SHORT_READ:
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
-	case code&0xff == sqlite3.SQLITE_FULL:
+	case code&0xff == sqlite3.SQLITE_FULL,
+		code == sqlite3.SQLITE_IOERR_SHMSIZE: // shared memory is a file beside the index
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	case code&0xff == sqlite3.SQLITE_CORRUPT, code&0xff == sqlite3.SQLITE_NOTADB,
 		// The statements are fixed: one that does not compile or does not fit

@@ -73,13 +73,6 @@ func (x *SQLite) List(f Filter, after []byte, limit int) ([]Row, error) {
 	}, func(rows *sql.Rows) (Row, error) { return readRow(rows) })
 }
 
-// Known reports whether there is a row with the id.
-func (x *SQLite) Known(id int64) (bool, error) {
-	var n int
-	err := x.known.QueryRow(id).Scan(&n)
-	return n > 0, classify(err)
-}
-
 func (f Filter) where() (string, []any) {
 	var b strings.Builder
 	var args []any

@@ -44,7 +44,7 @@ type SQLite struct {
 	read  *sql.DB // a few
 
 	upsert, putSegment, forgetRow, forgetSegments, setHand, setScrub *sql.Stmt // of write
-	get, segments, scan, known                                       *sql.Stmt // of read
+	get, segments, scan                                              *sql.Stmt // of read
 }
 
 // Create makes an empty index at path; an index that is there is left as it is.
@@ -149,7 +149,6 @@ func (x *SQLite) prepare() error {
 		{&x.get, x.read, `SELECT ` + rowColumns + ` FROM objects WHERE key = ?`},
 		{&x.segments, x.read, `SELECT seg, data FROM segments WHERE id = ?`},
 		{&x.scan, x.read, `SELECT id, key, stored, disk, pinned FROM objects WHERE id > ? ORDER BY id LIMIT ?`},
-		{&x.known, x.read, `SELECT count(*) FROM objects WHERE id = ?`},
 	} {
 		var err error
 		if *s.stmt, err = s.db.Prepare(s.query); err != nil {
