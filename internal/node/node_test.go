@@ -35,7 +35,7 @@ type running struct {
 
 // start runs a node whose publishers are files, by name; $ORIGIN in them is
 // the address of origin.
-func start(t *testing.T, origin http.Handler, files map[string]string) *running {
+func start(t *testing.T, origin http.Handler, files map[string]string, change ...func(*config.Config)) *running {
 	t.Helper()
 	dir := t.TempDir()
 	addr := "127.0.0.1:1"
@@ -55,6 +55,9 @@ func start(t *testing.T, origin http.Handler, files map[string]string) *running 
 	cfg.State = filepath.Join(dir, "state")
 	cfg.TLS.Dir = filepath.Join(dir, "tls")
 	cfg.Log.Access = r.access
+	for _, f := range change {
+		f(cfg)
+	}
 	n, err := Open(t.Context(), cfg, Options{Version: "test", Getenv: func(string) string { return "" }})
 	if err != nil {
 		t.Fatal(err)
