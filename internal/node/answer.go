@@ -105,7 +105,7 @@ func (j *job) ranges(v string, size int64) (status int, length int64, ok bool) {
 		length += int64(len(head)) + r.Len()
 	}
 	j.closing = []byte("\r\n--" + boundary + "--\r\n")
-	j.reason = "multipart/byteranges; boundary=" + boundary
+	j.mime = "multipart/byteranges; boundary=" + boundary
 	return http.StatusPartialContent, length + int64(len(j.closing)), true
 }
 
@@ -225,7 +225,6 @@ func (j *job) next() (front.Piece, error) {
 		}
 		p := front.Piece{File: f, Off: r.Start, Len: r.Len()}
 		r.Start = r.End
-		j.hitBytes += p.Len
 		return p, nil
 	}
 	if j.reader == nil {
@@ -240,8 +239,6 @@ func (j *job) next() (front.Piece, error) {
 	}
 	if p.Missed {
 		j.missed += p.Len
-	} else {
-		j.hitBytes += p.Len
 	}
 	if !p.Stored {
 		return front.Piece{Bytes: (*j.scratch)[:p.Len]}, nil
@@ -331,7 +328,7 @@ func (j *job) fields() {
 		x.Add(f.Name, f.Value)
 	}
 	if len(j.parts) > 1 {
-		x.Add("Content-Type", j.reason)
+		x.Add("Content-Type", j.mime)
 	}
 	if !dated {
 		x.Add("Date", front.HTTPDate())

@@ -43,10 +43,10 @@ type job struct {
 	meta    *store.Meta
 	content *fill.Content // to be closed; nil when everything is stored
 
-	how    how
-	reason string
-	ttl    time.Duration
-	err    error
+	how  how
+	mime string // of an answer in several parts
+	ttl  time.Duration
+	err  error
 
 	// The body: one part, or several with their heads.
 	parts   []part
@@ -59,11 +59,10 @@ type job struct {
 	first   front.Piece
 	closing []byte
 
-	sent     int64 // bytes of pieces before the current one
-	current  front.Piece
-	hitBytes int64
-	missed   int64
-	relayed  io.ReadCloser
+	sent    int64 // bytes of pieces before the current one
+	current front.Piece
+	missed  int64 // bytes of the body that were fetched for this request
+	relayed io.ReadCloser
 }
 
 // A part is one range of an answer, with what stands before it.
@@ -96,7 +95,7 @@ func (j *job) letGo() {
 		j.scratch = nil
 	}
 	j.meta, j.parts, j.part, j.headed, j.primed, j.closing = nil, nil, 0, false, false, nil
-	j.how, j.reason = "", ""
+	j.how, j.mime = "", ""
 }
 
 // Close ends the body; what it held is kept until done.
