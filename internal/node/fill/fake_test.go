@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -79,6 +80,32 @@ func (u *upstream) requests() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return len(u.asks)
+}
+
+// requested returns the requests so far, made the disks, asking and got how many
+// bytes were asked for and read: fetches may still be under way.
+func (u *upstream) requested() []Ask {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Clone(u.asks)
+}
+
+func (u *upstream) made() []*disk {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Clone(u.disks)
+}
+
+func (u *upstream) asking() int64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.asked
+}
+
+func (u *upstream) got() int64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.read
 }
 
 // taken returns how many bytes were read, and how many bodies are open.

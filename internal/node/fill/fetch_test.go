@@ -60,7 +60,7 @@ func BenchmarkStampede(b *testing.B) {
 		u := newUpstream(size)
 		f := newFiller(b, u, Config{})
 		stampede(b, u, f, 64)
-		b.ReportMetric(float64(u.asked)/size, "asked/size")
+		b.ReportMetric(float64(u.asking())/size, "asked/size")
 	}
 }
 
@@ -77,13 +77,13 @@ func TestNeighboursComeInOneRequest(t *testing.T) {
 		}
 	}
 	want := []byterange.Range{{Start: 0, End: 3 * mib}, {Start: 5 * mib, End: 9 * mib}, {Start: 3 * mib, End: 5 * mib}, {Start: 9 * mib, End: 10 * mib}}
-	for i, a := range u.asks {
+	for i, a := range u.requested() {
 		if i >= len(want) || a.Range != want[i] {
 			t.Errorf("request %d asked for %v; want %v", i, a.Range, want)
 		}
 	}
-	if len(u.asks) != len(want) {
-		t.Errorf("%d requests, want %d", len(u.asks), len(want))
+	if len(u.requested()) != len(want) {
+		t.Errorf("%d requests, want %d", len(u.requested()), len(want))
 	}
 }
 
@@ -98,8 +98,8 @@ func TestALongReadIsOneRequestPerRunAndAllOfItMissed(t *testing.T) {
 	if err != nil || !bytes.Equal(got, u.body) || missed != size {
 		t.Errorf("%d bytes, %d of them missed, %v; want %d", len(got), missed, err, size)
 	}
-	if u.asked != size || len(u.asks) != 3 {
-		t.Errorf("%d requests for %d bytes; want 3 for %d", len(u.asks), u.asked, int64(size))
+	if u.asking() != size || len(u.requested()) != 3 {
+		t.Errorf("%d requests for %d bytes; want 3 for %d", len(u.requested()), u.asking(), int64(size))
 	}
 	if _, missed, err := readRange(t.Context(), c, 0, size); missed != 0 || err != nil {
 		t.Errorf("the second time %d bytes are missed, %v", missed, err)
@@ -163,8 +163,8 @@ func TestReadersStreamWithAChunkThatIsNotWhole(t *testing.T) {
 			t.Errorf("the rest is %d bytes, %v", len(got), err)
 		}
 	}
-	if len(u.asks) != 1 {
-		t.Errorf("%d requests, want 1", len(u.asks))
+	if len(u.requested()) != 1 {
+		t.Errorf("%d requests, want 1", len(u.requested()))
 	}
 }
 
@@ -193,8 +193,8 @@ func TestAReaderWhoLeavesHarmsNobody(t *testing.T) {
 	if got, _, err := drain(t.Context(), stayer); err != nil || !bytes.Equal(got, u.body) {
 		t.Errorf("who stayed got %d bytes, %v", len(got), err)
 	}
-	if len(u.asks) != 1 {
-		t.Errorf("%d requests, want 1", len(u.asks))
+	if len(u.requested()) != 1 {
+		t.Errorf("%d requests, want 1", len(u.requested()))
 	}
 }
 
@@ -222,8 +222,8 @@ func TestProbesCostOneSmallFetch(t *testing.T) {
 	u := newUpstream(100 * mib)
 	f := newFiller(t, u, Config{})
 	c := opened(t, f, u, Want{Probe: true})
-	if c.Size() != 100*mib || u.asked != 1 {
-		t.Errorf("size %d for %d bytes", c.Size(), u.asked)
+	if c.Size() != 100*mib || u.asking() != 1 {
+		t.Errorf("size %d for %d bytes", c.Size(), u.asking())
 	}
 	if got, _, err := readRange(t.Context(), c, 0, 2); err != nil || !bytes.Equal(got, u.body[:2]) {
 		t.Errorf("%d bytes, %v", len(got), err)
@@ -232,8 +232,8 @@ func TestProbesCostOneSmallFetch(t *testing.T) {
 		t.Errorf("the end is %d bytes, %v", len(got), err)
 	}
 	c.Close()
-	if u.asked != 1+2*mib {
-		t.Errorf("asked for %d bytes, want two chunks and one byte", u.asked)
+	if u.asking() != 1+2*mib {
+		t.Errorf("asked for %d bytes, want two chunks and one byte", u.asking())
 	}
 }
 
@@ -244,8 +244,8 @@ func TestAProbeOfAnOriginWithoutRangesReadsNoBody(t *testing.T) {
 	f := newFiller(t, u, Config{})
 	c := opened(t, f, u, Want{Probe: true})
 	defer c.Close()
-	if c.Size() != 100*mib || u.read != 0 {
-		t.Errorf("size %d for %d bytes read", c.Size(), u.read)
+	if c.Size() != 100*mib || u.got() != 0 {
+		t.Errorf("size %d for %d bytes read", c.Size(), u.got())
 	}
 }
 
@@ -262,12 +262,12 @@ func TestAnswersThatBreakOffAreContinuedAtTheRightByte(t *testing.T) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
 	for n, at := range []int64{0, mib + 1000, mib + 1077} {
-		if a := u.asks[n]; a.Range.Start != at || n > 0 && a.IfRange != "one" {
+		if a := u.requested()[n]; a.Range.Start != at || n > 0 && a.IfRange != "one" {
 			t.Errorf("request %d: %+v, want it to start at %d", n, a, at)
 		}
 	}
-	if u.read != int64(len(u.body)) {
-		t.Errorf("%d bytes read, want each once", u.read)
+	if u.got() != int64(len(u.body)) {
+		t.Errorf("%d bytes read, want each once", u.got())
 	}
 }
 
@@ -287,7 +287,7 @@ func TestWithoutProgressAFetchIsOvertakenAfterFiveSeconds(t *testing.T) {
 		if d := time.Since(began); err != nil || !bytes.Equal(got, u.body) || d != 15*time.Second {
 			t.Errorf("%d bytes, %v, after %s", len(got), err, d)
 		}
-		if a := u.asks[3]; a.Range.Start != mib+100 || a.IfRange != "one" {
+		if a := u.requested()[3]; a.Range.Start != mib+100 || a.IfRange != "one" {
 			t.Errorf("the overtaking request was %+v", a)
 		}
 		c.Close()
@@ -341,8 +341,8 @@ func TestAnOriginWithoutRangesIsStreamedOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if len(u.asks) != 1 || !u.learned {
-		t.Errorf("%d requests, learned %v", len(u.asks), u.learned)
+	if len(u.requested()) != 1 || !u.learned {
+		t.Errorf("%d requests, learned %v", len(u.requested()), u.learned)
 	}
 }
 
@@ -367,7 +367,7 @@ func TestAnOriginThatStopsDoingRangesIsNotAskedForEverythingManyTimes(t *testing
 		t.Error("not learned")
 	}
 	for i := range int64(16) {
-		if !u.disks[0].Has(i) {
+		if !u.made()[0].Has(i) {
 			t.Errorf("chunk %d is missing", i)
 		}
 	}
@@ -395,8 +395,8 @@ func TestUnknownLengthIsToldByTheEnd(t *testing.T) {
 			if n := c.WaitSize(t.Context(), time.After(time.Minute)); n != size {
 				t.Errorf("size %d, want %d", n, size)
 			}
-			if got, _, err := drain(t.Context(), r); err != nil || !bytes.Equal(got, u.body) || u.disks[0].size != size {
-				t.Errorf("%d bytes, %v; want %d, stored %d", len(got), err, size, u.disks[0].size)
+			if got, _, err := drain(t.Context(), r); err != nil || !bytes.Equal(got, u.body) || u.made()[0].size != size {
+				t.Errorf("%d bytes, %v; want %d, stored %d", len(got), err, size, u.made()[0].size)
 			}
 		})
 	}

@@ -49,7 +49,7 @@ func TestAChangeUpstreamMakesOneNewGenerationAndNoMixture(t *testing.T) {
 		t.Errorf("%d bytes of the old one, %v", len(got), err)
 	}
 	c.Close()
-	if n := len(u.disks); n != 2 || !u.disks[0].doomed {
+	if n := len(u.made()); n != 2 || !u.made()[0].doomed {
 		t.Errorf("%d generations were made; want 2 and the first doomed", n)
 	}
 }
@@ -80,8 +80,8 @@ func TestWithoutAValidatorPartsAreNotCombined(t *testing.T) {
 	u.trouble = func(n int, a *Ask) trouble { return trouble{cut: map[int]int64{1: mib + 9}[n]} }
 	f := newFiller(t, u, Config{})
 	c := opened(t, f, u, Want{Range: byterange.Range{End: 2 * mib}})
-	if len(u.asks) != 2 || u.asks[1].Ranged {
-		t.Errorf("%+v", u.asks)
+	if len(u.requested()) != 2 || u.requested()[1].Ranged {
+		t.Errorf("%+v", u.requested())
 	}
 	got, _, err := readRange(t.Context(), c, 0, 3*mib)
 	if !errors.Is(err, ErrChanged) || !bytes.Equal(got, u.body[:len(got)]) {
@@ -90,7 +90,7 @@ func TestWithoutAValidatorPartsAreNotCombined(t *testing.T) {
 	c.Close()
 	next := opened(t, f, u, Want{Whole: true})
 	defer next.Close()
-	if got, _, err := readRange(t.Context(), next, 0, 3*mib); err != nil || !bytes.Equal(got, u.body) || len(u.disks) != 2 {
+	if got, _, err := readRange(t.Context(), next, 0, 3*mib); err != nil || !bytes.Equal(got, u.body) || len(u.made()) != 2 {
 		t.Errorf("the next generation is %d bytes, %v", len(got), err)
 	}
 }
@@ -138,8 +138,8 @@ func TestFirstAnswersThatAreNotWhatWasAsked(t *testing.T) {
 				}
 			}
 			for i, want := range c.asks {
-				if i >= len(u.asks) || u.asks[i].Range != want || u.asks[i].Ranged != (want != byterange.Range{}) {
-					t.Errorf("requests %+v, want %+v", u.asks, c.asks)
+				if i >= len(u.requested()) || u.requested()[i].Range != want || u.requested()[i].Ranged != (want != byterange.Range{}) {
+					t.Errorf("requests %+v, want %+v", u.requested(), c.asks)
 				}
 			}
 		})
@@ -174,8 +174,8 @@ func TestErrorsAreRememberedForSeconds(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if len(u.asks) != 1 {
-			t.Errorf("%d requests within two seconds, want 1", len(u.asks))
+		if len(u.requested()) != 1 {
+			t.Errorf("%d requests within two seconds, want 1", len(u.requested()))
 		}
 		time.Sleep(2 * time.Second)
 		c := opened(t, f, u, Want{Range: byterange.Range{End: mib}})
@@ -188,8 +188,8 @@ func TestErrorsAreRememberedForSeconds(t *testing.T) {
 			synctest.Wait()
 			c = opened(t, f, u, Want{})
 		}
-		if len(u.asks) != 3 {
-			t.Errorf("%d requests, want 3", len(u.asks))
+		if len(u.requested()) != 3 {
+			t.Errorf("%d requests, want 3", len(u.requested()))
 		}
 		time.Sleep(2 * time.Second)
 		if got, _, err := readRange(t.Context(), c, mib, 2*mib); err != nil || !bytes.Equal(got, u.body[mib:2*mib]) {
@@ -211,8 +211,8 @@ func TestForgetAllAsksAgain(t *testing.T) {
 	f.ForgetAll()
 	for want := range 2 {
 		o, err := f.Open(t.Context(), "k", nil, Want{})
-		if err != nil || len(u.disks) != want+1 {
-			t.Fatalf("%v, %d generations, want %d", err, len(u.disks), want+1)
+		if err != nil || len(u.made()) != want+1 {
+			t.Fatalf("%v, %d generations, want %d", err, len(u.made()), want+1)
 		}
 		defer o.Content.Close()
 		f.ForgetAll() // after a purge, what is still being read is for nobody else
@@ -242,7 +242,7 @@ func TestAFailureIsSharedByAllWhoWaitForIt(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if n := len(u.asks); n > 3 {
+		if n := len(u.requested()); n > 3 {
 			t.Errorf("%d requests for one chunk that cannot be had", n)
 		}
 	})
@@ -349,8 +349,8 @@ func TestOpenIsOneRequestHoweverManyAsk(t *testing.T) {
 			synctest.Wait()
 		}
 		wg.Wait()
-		if len(u.asks) != 1 {
-			t.Errorf("%d requests, want 1", len(u.asks))
+		if len(u.requested()) != 1 {
+			t.Errorf("%d requests, want 1", len(u.requested()))
 		}
 	})
 }
@@ -401,11 +401,11 @@ func TestAnAnswerNotToBeKeptIsForOne(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if passed != 1 || len(u.asks) != 1 {
-			t.Errorf("%d got the answer of %d requests", passed, len(u.asks))
+		if passed != 1 || len(u.requested()) != 1 {
+			t.Errorf("%d got the answer of %d requests", passed, len(u.requested()))
 		}
-		if _, err := f.Open(t.Context(), "k", nil, Want{Whole: true}); !errors.Is(err, ErrPass) || len(u.asks) != 1 {
-			t.Errorf("who comes next is kept waiting: %v, %d requests", err, len(u.asks))
+		if _, err := f.Open(t.Context(), "k", nil, Want{Whole: true}); !errors.Is(err, ErrPass) || len(u.requested()) != 1 {
+			t.Errorf("who comes next is kept waiting: %v, %d requests", err, len(u.requested()))
 		}
 		time.Sleep(time.Minute)
 		o, err := f.Open(t.Context(), "k", nil, Want{Whole: true})
@@ -437,8 +437,8 @@ func TestARevalidationIsSharedOnlyByThoseWhoHaveTheObject(t *testing.T) {
 		}
 		o.Content.Close()
 		wg.Wait()
-		if u.renewed != 1 || len(u.asks) != 2 {
-			t.Errorf("renewed %d times by %d requests", u.renewed, len(u.asks))
+		if u.renewed != 1 || len(u.requested()) != 2 {
+			t.Errorf("renewed %d times by %d requests", u.renewed, len(u.requested()))
 		}
 		u.change("two", 2000)
 		o, err = f.Open(t.Context(), "k", nil, Want{Revalidate: true})
