@@ -200,6 +200,18 @@ func (u upstream) Begin(res any, rep *fill.Reply) (fill.Object, error) {
 	return obj, nil
 }
 
+// Stored reports whether the resource is stored by now, or was replaced or
+// renewed since the request looked at it.
+func (u upstream) Stored(res any) bool {
+	r := res.(*resource)
+	obj, err := u.n.store.Get(r.match.Key)
+	if err != nil {
+		return false
+	}
+	defer obj.Release()
+	return r.object == nil || obj.Generation() != r.object.Generation() || obj.Meta().ResponseTime.After(r.stored.ResponseTime)
+}
+
 // notKept are further fields that are not stored: the node makes them itself,
 // or they speak of the message that brought the bytes, not of the content.
 var notKept = map[string]bool{

@@ -211,6 +211,8 @@ func (j *job) fetch(w fill.Want, d *freshness.Decision) bool {
 		j.letGo()
 		j.relay(o.Pass)
 		return true
+	case o.Renewed && !j.upToDate():
+		return false // it was stored, or replaced, in between
 	case o.Renewed:
 		j.meta = j.obj.Meta()
 		j.how = revalidated
@@ -229,6 +231,19 @@ func (j *job) fetch(w fill.Want, d *freshness.Decision) bool {
 		j.meta = &o.Content.Object().(*unstored).meta
 	}
 	return j.answer()
+}
+
+// upToDate reports whether the request's object is the one that is stored.
+func (j *job) upToDate() bool {
+	if j.obj == nil {
+		return false
+	}
+	obj, err := j.n.store.Get(j.match.Key)
+	if err != nil {
+		return false
+	}
+	defer obj.Release()
+	return obj.Generation() == j.obj.Generation()
 }
 
 // staleInstead reports whether the stored answer may stand in for the failure

@@ -62,6 +62,7 @@ type upstream struct {
 	memory   time.Duration                   // Remember
 	disks    []*disk                         // made, the last is current
 	renewed  int                             //
+	stored   bool                            // somebody else was faster
 	full     bool                            // disks refuse
 }
 
@@ -209,6 +210,8 @@ func (u *upstream) Renew(any, *Reply) error {
 	u.renewed++
 	return nil
 }
+
+func (u *upstream) Stored(any) bool { return u.stored }
 
 func (u *upstream) Route(any) string { return "" }
 

@@ -87,6 +87,10 @@ type Keeper interface {
 	// ErrPass when this answer goes to one client only and is not kept, or the
 	// error that an answer without content stands for (*StatusError).
 	Begin(resource any, r *Reply) (Object, error)
+	// Stored reports whether there is an object for the resource by now, or a
+	// newer one than the resource knows: it may have come about between the
+	// caller's look and its Open.
+	Stored(resource any) bool
 	// Renew takes note of a 304 for the stored object of the resource.
 	Renew(resource any, r *Reply) error
 	// Remember says how long this failure answers further requests, so that a

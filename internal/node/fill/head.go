@@ -26,7 +26,7 @@ type Want struct {
 type Opened struct {
 	Content *Content // must be closed
 	Pass    *Reply   // not to be kept; the body is the caller's
-	Renewed bool     // the stored object is good again
+	Renewed bool     // there is a stored object that is good, or good again
 }
 
 // A head is a first answer under way, shared by all who wait for it.
@@ -144,18 +144,26 @@ func (f *Filler) leave(h *head, leader bool) {
 
 // lead brings the first answer.
 func (f *Filler) lead(h *head, k headKey, resource any, w Want) {
+	// Who came too late for another head looked at the store too early. Now
+	// that this one is registered, nobody else can be in between.
+	if f.cfg.Keeper.Stored(resource) {
+		f.settle(h, k, resource, w, nil, nil)
+		return
+	}
 	rep, err := f.first(f.ctx, resource, w)
 	f.settle(h, k, resource, w, rep, err)
 }
 
 // settle makes of a first answer what it is good for, and hands that to all
-// who wait.
+// who wait. Without an answer and an error there is a stored object already.
 func (f *Filler) settle(h *head, k headKey, resource any, w Want, rep *Reply, err error) {
 	var c *Content
 	var pass *Reply
 	renewed := false
 	switch {
 	case err != nil:
+	case rep == nil:
+		renewed = true
 	case rep.Status == 304 && k.revalidate:
 		rep.Body.Close()
 		err = f.renew(resource, rep)

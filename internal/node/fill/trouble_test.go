@@ -416,6 +416,19 @@ func TestAnAnswerNotToBeKeptIsForOne(t *testing.T) {
 	})
 }
 
+// Who looked at the store before the object was there, and asks when it is
+// complete and nobody reads it any more, must not fetch it again.
+func TestWhoComesTooLateForAHeadFetchesNothing(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(1000)
+	u.stored = true
+	f := newFiller(t, u, Config{})
+	o, err := f.Open(t.Context(), "k", nil, Want{})
+	if err != nil || !o.Renewed || o.Content != nil || len(u.requested()) != 0 {
+		t.Errorf("%+v, %v after %d requests; want word of the stored object", o, err, len(u.requested()))
+	}
+}
+
 func TestARevalidationIsSharedOnlyByThoseWhoHaveTheObject(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := newUpstream(1000)
