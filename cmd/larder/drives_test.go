@@ -216,9 +216,10 @@ func TestDriveBecomesReadOnly(t *testing.T) {
 		r.wantContent(t, path, 1, size, 0, size)
 		r.wantQuick(t, 3*time.Second)
 	}
-	if status, text := l.Node.Get("/readyz"); status == http.StatusOK {
-		t.Errorf("/readyz is %d though no drive takes objects: %s", status, text)
-	}
+	lardertest.Eventually(t, "the node not to be ready, because no drive takes objects", func() bool {
+		status, _ := l.Node.Get("/readyz")
+		return status == http.StatusServiceUnavailable
+	})
 }
 
 func TestDriveReadOnlyFromTheStart(t *testing.T) {

@@ -238,11 +238,17 @@ func (s *Store) openVolume(d Drive, id string, damaged, first bool) (_ *volume, 
 			err = errors.Join(err, l.Unlock())
 		}
 	}()
-	if err := s.removeProbes(d.Path); err != nil {
-		return nil, err
-	}
-	if err := s.fs.Probe(d.Path); err != nil && !disk.IsFull(err) {
-		return nil, err
+	// Objects may lie on another mount than the drive's own directory.
+	for _, dir := range []string{d.Path, filepath.Join(d.Path, objectsName)} {
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := s.removeProbes(dir); err != nil {
+			return nil, err
+		}
+		if err := s.fs.Probe(dir); err != nil && !disk.IsFull(err) {
+			return nil, err
+		}
 	}
 	if m == nil {
 		if m, err = writeMarker(d.Path); err != nil {
