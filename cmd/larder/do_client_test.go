@@ -438,6 +438,7 @@ func rowResume(r *row, later lardertest.Behaviour) {
 	lost.Truncate = true
 	first := lost
 	first.After = rowSize / 2
+	first.Pace = 2 * rowSize // the client has bytes before the answer breaks off
 	r.origin.Set(rowPath, first, lost)
 	r.c.Wait = func(ctx context.Context, _ time.Duration) error {
 		r.origin.Set(rowPath, later)
