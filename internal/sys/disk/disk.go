@@ -5,6 +5,7 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -66,13 +67,14 @@ type FileLock struct {
 }
 
 // Lock takes the lock that the file at path stands for, creating the file, and
-// notes this process's id in it for people. It never waits.
+// notes this process's id in it for people. It never waits. A symbolic link is
+// not followed: the directory may belong to an account with fewer rights.
 func Lock(path string) (*FileLock, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|noFollow, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := lock(f); err != nil {
+	if err := lock(f, true); err != nil {
 		holder := holderOf(f)
 		_ = f.Close() // nothing was written
 		if errors.Is(err, ErrLocked) {
@@ -85,6 +87,27 @@ func Lock(path string) (*FileLock, error) {
 		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	return &FileLock{f: f}, nil
+}
+
+// Held reports whether somebody holds the lock that the file at path stands
+// for. It takes nothing away from one that is just taking it, and a file that
+// is not there is not held.
+func Held(path string) (bool, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|noFollow, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	switch err := lock(f, false); {
+	case errors.Is(err, ErrLocked):
+		return true, nil
+	case err != nil:
+		return false, &os.PathError{Op: "lock", Path: path, Err: err}
+	}
+	return false, unlock(f)
 }
 
 // Unlock gives the lock up. The file stays: removing it would let two processes

@@ -20,9 +20,16 @@ func allocated(f *os.File) (int64, error) {
 
 func makeSparse(*os.File) error { return nil }
 
-func lock(f *os.File) error {
+// noFollow keeps a lock from being taken through a symbolic link.
+const noFollow = unix.O_NOFOLLOW
+
+func lock(f *os.File, exclusive bool) error {
+	how := unix.LOCK_SH
+	if exclusive {
+		how = unix.LOCK_EX
+	}
 	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 		switch {
 		case err == nil:
 			return nil

@@ -13,12 +13,19 @@ import (
 // WriteFile replaces name with data: temporary file in the same directory,
 // write, sync, rename, sync of the directory. On an error name is as it was
 // before and the temporary file is gone.
-func WriteFile(name string, data []byte, perm fs.FileMode) (err error) {
+func WriteFile(name string, data []byte, perm fs.FileMode) error {
+	return WriteFileBy(os.CreateTemp, name, data, perm)
+}
+
+// WriteFileBy is WriteFile with a temporary file that create makes, as
+// os.CreateTemp would: who may read it is settled before there is anything in
+// it to read. On Windows perm says no more than whether it may be written.
+func WriteFileBy(create func(dir, pattern string) (*os.File, error), name string, data []byte, perm fs.FileMode) (err error) {
 	dir, base := filepath.Split(name)
 	if dir == "" {
 		dir = "."
 	}
-	f, err := os.CreateTemp(dir, "."+base+".tmp-*")
+	f, err := create(dir, "."+base+".tmp-*")
 	if err != nil {
 		return err
 	}
@@ -49,7 +56,7 @@ func fill(f *os.File, data []byte, perm fs.FileMode) error {
 // Rename moves from to to, replacing it, and syncs the directory of to. The
 // content of from must have been synced by the caller.
 func Rename(from, to string) error {
-	if err := os.Rename(from, to); err != nil {
+	if err := rename(from, to); err != nil {
 		return err
 	}
 	return SyncDir(filepath.Dir(to))

@@ -48,6 +48,32 @@ func TestWriteFileLeavesNothingBehindOnFailure(t *testing.T) {
 	}
 }
 
+func TestWriteFileByAnotherTemporaryFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	name := filepath.Join(dir, "state.json")
+	var temp string
+	err := WriteFileBy(func(in, pattern string) (*os.File, error) {
+		f, err := os.CreateTemp(in, pattern)
+		if err == nil {
+			temp = f.Name()
+		}
+		return f, err
+	}, name, []byte("x"), 0o600)
+	if err != nil || filepath.Dir(temp) != dir {
+		t.Fatalf("made %s, %v; want it in %s", temp, err, dir)
+	}
+	if got, err := os.ReadFile(name); err != nil || string(got) != "x" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if err := WriteFileBy(func(string, string) (*os.File, error) { return nil, os.ErrPermission }, name, nil, 0o600); !os.IsPermission(err) {
+		t.Errorf("no temporary file: %v", err)
+	}
+	if got, err := os.ReadFile(name); err != nil || string(got) != "x" {
+		t.Errorf("after a failure: %q, %v", got, err)
+	}
+}
+
 func TestWriteFileNeedsItsDirectory(t *testing.T) {
 	t.Parallel()
 	if err := WriteFile(filepath.Join(t.TempDir(), "none", "f"), nil, 0o600); !os.IsNotExist(err) {

@@ -14,3 +14,5 @@ func syncDir(dir string) error {
 	}
 	return errors.Join(d.Sync(), d.Close())
 }
+
+func rename(from, to string) error { return os.Rename(from, to) }

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package clock
+
+import "errors"
+
+func synchronised() (bool, error) { return false, errors.ErrUnsupported }

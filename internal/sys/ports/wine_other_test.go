@@ -1,0 +1,5 @@
+//go:build !windows
+
+package ports
+
+func wine() bool { return false }
