@@ -3,12 +3,14 @@ package livecert
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,19 +47,21 @@ type state struct {
 // Status is what there is to know about the certificate in use. All but Err is
 // empty when there is none.
 type Status struct {
-	File, KeyFile string   // where the pair was read from
-	Subject       string   // RFC 2253, as in "CN=cache.example.com,O=Example"
-	SANs          []string // DNS names, then addresses
-	Issuer        string
-	NotBefore     time.Time
-	NotAfter      time.Time
-	SHA256        string // of the certificate, lower-case hexadecimal
-	SHA1          string // as Windows shows it: upper-case hexadecimal
-	KeyType       string // such as "ECDSA P-256", "RSA 2048", "Ed25519"
-	Loaded        time.Time
+	File      string    `json:"file"` // where the pair was read from
+	KeyFile   string    `json:"keyFile"`
+	Subject   string    `json:"subject"` // RFC 2253, as in "CN=cache.example.com,O=Example"
+	SANs      []string  `json:"sans"`    // DNS names, then addresses
+	Issuer    string    `json:"issuer"`
+	NotBefore time.Time `json:"notBefore"`
+	NotAfter  time.Time `json:"notAfter"`
+	SHA256    string    `json:"sha256"`  // of the certificate, lower-case hexadecimal
+	SHA1      string    `json:"sha1"`    // as Windows shows it: upper-case hexadecimal
+	KeyType   string    `json:"keyType"` // such as "ECDSA P-256", "RSA 2048", "Ed25519"
+	Loaded    time.Time `json:"loaded"`
+	Stapled   bool      `json:"stapled"` // an OCSP answer goes with it
 	// Err is why what lies in the directory is not in use, or what is wrong
 	// with what is: one or more lines for a person, "" if all is well.
-	Err string
+	Err string `json:"error,omitempty"`
 }
 
 // Open reads the active pair of the TLS directory dir. The file active.yaml in
@@ -65,6 +69,7 @@ type Status struct {
 //
 //	certificate: certs/node.crt    # PEM, the node's own certificate first
 //	key: keys/node.key             # PEM, not encrypted
+//	disabled: true                 # only where HTTPS is switched off
 //
 // Relative paths start at dir and stay below it; absolute ones may lead
 // anywhere. No active.yaml means no certificate, which is no error, nor is a
@@ -91,12 +96,16 @@ func Open(dir string, log *slog.Logger) (*Cert, error) {
 	return c, nil
 }
 
+// ErrNoneActive says that there is no certificate in use, or that HTTPS is
+// switched off.
+var ErrNoneActive = errors.New("no certificate is active")
+
 // Check reads the active pair of dir as Open would and returns what it found
-// or what is wrong with it. Nothing active is fs.ErrNotExist.
+// or what is wrong with it. Nothing active is ErrNoneActive.
 func Check(dir string) (Status, error) {
 	l := look(dir)
-	if l.absent {
-		return Status{}, fmt.Errorf("no certificate is active: %w", &fs.PathError{Op: "open", Path: activePath(dir), Err: fs.ErrNotExist})
+	if l.absent || l.off {
+		return Status{}, fmt.Errorf("%w in %s", ErrNoneActive, dir)
 	}
 	if l.err != nil {
 		return Status{}, l.err
@@ -134,8 +143,8 @@ func (c *Cert) reload() (again bool) {
 	case absent && old.pair != nil && !c.gone:
 		c.gone = true
 		return true
-	case absent:
-		c.gone, c.seen, c.ended = true, l.hash, false
+	case absent || l.off: // what says that it is off is believed at once
+		c.gone, c.seen, c.ended = absent, l.hash, false
 		if old.pair == nil {
 			c.cur.Store(&state{})
 			return false
@@ -161,6 +170,7 @@ func (c *Cert) reload() (again bool) {
 	}
 	if old.pair != nil && old.pair.sameAs(l.pair) {
 		l.pair.status.Loaded = old.pair.status.Loaded
+		l.pair.staple(old.pair.tls.OCSPStaple)
 		c.cur.Store(&state{pair: l.pair}) // nothing that TLS would show: a path, or back to what it was
 		if old.err != "" {
 			c.log.Info("certificate as before", "file", l.pair.status.File)
@@ -201,6 +211,32 @@ func (c *Cert) swap(s *state) {
 // Has says whether there is a certificate to serve with.
 func (c *Cert) Has() bool { return c.cur.Load().pair != nil }
 
+// Chain is the certificate in use and those that go with it, leaf first; nil
+// without one. It is not to be changed.
+func (c *Cert) Chain() []*x509.Certificate {
+	if p := c.cur.Load().pair; p != nil {
+		return p.chain
+	}
+	return nil
+}
+
+// Staple sets the OCSP answer that goes with the certificate leaf from now on
+// (RFC 6066, section 8); nil takes it away. It reports whether leaf is in use.
+func (c *Cert) Staple(leaf *x509.Certificate, answer []byte) bool {
+	c.reloading.Lock() // the one who swaps
+	defer c.reloading.Unlock()
+	old := c.cur.Load()
+	if old.pair == nil || !old.pair.chain[0].Equal(leaf) {
+		return false
+	}
+	next := *old.pair
+	same := *old.pair.tls
+	next.tls = &same
+	next.staple(answer)
+	c.cur.Store(&state{pair: &next, err: old.err})
+	return true
+}
+
 // Changed is closed when another certificate comes into use, the first one
 // comes or the last one goes. Ask for it before looking at Has or Status:
 // each change closes the channel that was current until then.
@@ -240,16 +276,35 @@ func (c *Cert) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return nil, errNone
 }
 
+// acmeTLS is the protocol by which a certificate authority looks whether a name
+// leads here (RFC 8737, section 3).
+const acmeTLS = "acme-tls/1"
+
 // TLSConfig is the configuration of a listener for download clients. It
-// follows the certificate by itself and need never be changed.
+// follows the certificate by itself and need never be changed. Handshakes of
+// RFC 8737 for which challenge has a certificate get that one; nil: none has.
 //
 // Only HTTP/1.1 is offered; see docs/design.md. Cipher suites of TLS 1.2 are
 // those with forward secrecy and authenticated encryption. Their order and
 // the suites of TLS 1.3 cannot be set: crypto/tls prefers AES-128-GCM in both,
 // and ChaCha20-Poly1305 with clients that have no AES in hardware. Session
 // tickets are on, with keys that crypto/tls rotates daily.
-func (c *Cert) TLSConfig() *tls.Config {
+func (c *Cert) TLSConfig(challenge func(serverName string) (*tls.Certificate, bool)) *tls.Config {
 	return &tls.Config{
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if challenge == nil || !slices.Contains(hello.SupportedProtos, acmeTLS) {
+				return nil, nil
+			}
+			answer, ok := challenge(hello.ServerName)
+			if !ok {
+				return nil, nil
+			}
+			return &tls.Config{
+				GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return answer, nil },
+				MinVersion:     tls.VersionTLS12,
+				NextProtos:     []string{acmeTLS},
+			}, nil
+		},
 		GetCertificate: c.GetCertificate, // and Certificates stays empty: it would win for clients without SNI
 		MinVersion:     tls.VersionTLS12,
 		NextProtos:     []string{"http/1.1"},
@@ -267,20 +322,16 @@ func (c *Cert) TLSConfig() *tls.Config {
 
 // Register adds the package's metrics to r.
 func (c *Cert) Register(r prometheus.Registerer) error {
-	return errors.Join(r.Register(c.metrics.notAfter), r.Register(c.metrics.loaded), r.Register(c.metrics.failures))
+	return errors.Join(r.Register(c.metrics.loaded), r.Register(c.metrics.failures))
 }
 
 type metrics struct {
-	notAfter, loaded prometheus.Gauge
-	failures         prometheus.Counter
+	loaded   prometheus.Gauge
+	failures prometheus.Counter
 }
 
 func newMetrics() *metrics {
 	return &metrics{
-		notAfter: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "larder_livecert_not_after_seconds",
-			Help: "When the certificate in use ends, seconds since 1970; 0 without one.",
-		}),
 		loaded: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "larder_livecert_loaded_timestamp_seconds",
 			Help: "When the certificate in use was loaded, seconds since 1970; 0 without one.",
@@ -294,11 +345,9 @@ func newMetrics() *metrics {
 
 func (m *metrics) show(p *pair) {
 	if p == nil {
-		m.notAfter.Set(0)
 		m.loaded.Set(0)
 		return
 	}
-	m.notAfter.Set(float64(p.status.NotAfter.Unix()))
 	m.loaded.Set(float64(p.status.Loaded.Unix()))
 }
 

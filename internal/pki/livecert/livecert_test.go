@@ -160,8 +160,8 @@ func TestNoCertificate(t *testing.T) {
 		if cert, err := c.GetCertificate(&tls.ClientHelloInfo{}); err == nil {
 			t.Errorf("%s: GetCertificate gave %v", d, cert)
 		}
-		if _, err := Check(d); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s: Check: %v, want fs.ErrNotExist", d, err)
+		if _, err := Check(d); !errors.Is(err, ErrNoneActive) {
+			t.Errorf("%s: Check: %v, want ErrNoneActive", d, err)
 		}
 	}
 	file := filepath.Join(dir, "file")
@@ -279,11 +279,8 @@ func TestMetrics(t *testing.T) {
 	if err := c.Register(r); err == nil {
 		t.Error("registered twice without an error")
 	}
-	check := func(notAfter, loaded, failures float64) {
+	check := func(loaded, failures float64) {
 		t.Helper()
-		if got := metric(t, c, "larder_livecert_not_after_seconds"); got != notAfter {
-			t.Errorf("not after: %v, want %v", got, notAfter)
-		}
 		if got := metric(t, c, "larder_livecert_loaded_timestamp_seconds"); got < loaded-60 || got > loaded+60 {
 			t.Errorf("loaded: %v, want about %v", got, loaded)
 		}
@@ -291,18 +288,18 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("failures: %v, want %v", got, failures)
 		}
 	}
-	check(0, 0, 0)
+	check(0, 0)
 	m := issue(t, nil, nil, nil)
 	install(t, dir, m)
 	if err := c.Reload(); err != nil {
 		t.Fatal(err)
 	}
-	check(float64(m.cert.NotAfter.Unix()), float64(time.Now().Unix()), 0)
+	check(float64(time.Now().Unix()), 0)
 	write(t, filepath.Join(dir, "keys", "node.key"), []byte("x"))
 	if err := c.Reload(); err == nil {
 		t.Error("no error")
 	}
-	check(float64(m.cert.NotAfter.Unix()), float64(time.Now().Unix()), 1)
+	check(float64(time.Now().Unix()), 1)
 }
 
 // metric is the value of a metric of c.
@@ -324,4 +321,96 @@ func metric(t testing.TB, c *Cert, name string) float64 {
 	}
 	t.Fatalf("no metric %s", name)
 	return 0
+}
+
+func TestSwitchedOffByTheFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	m := issue(t, nil, nil, nil)
+	install(t, dir, m)
+	c := open(t, dir)
+	a, err := ReadActive(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := c.Changed()
+	a.Disabled = true
+	if err := WriteActive(dir, a); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-changed:
+	default:
+		t.Error("nobody was told")
+	}
+	if c.Has() || c.Status().Err != "" || c.Chain() != nil {
+		t.Errorf("still on, or a problem: %+v", c.Status())
+	}
+	if _, err := Check(dir); !errors.Is(err, ErrNoneActive) {
+		t.Errorf("check: %v, want that nothing is active", err)
+	}
+	a.Disabled = false
+	if err := WriteActive(dir, a); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Reload(); err != nil || !c.Has() || len(c.Chain()) != 1 {
+		t.Errorf("not on again: %v", err)
+	}
+}
+
+func TestStapleGoesWithItsCertificateOnly(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	m, other := issue(t, nil, nil, nil), issue(t, nil, nil, nil)
+	install(t, dir, m)
+	c := open(t, dir)
+	if c.Staple(other.cert, []byte("answer")) {
+		t.Error("stapled to a certificate that is not in use")
+	}
+	if !c.Staple(m.cert, []byte("answer")) || !c.Status().Stapled {
+		t.Error("not stapled")
+	}
+	state, err := handshake(t, c.TLSConfig(nil), &tls.Config{InsecureSkipVerify: true})
+	if err != nil || string(state.OCSPResponse) != "answer" {
+		t.Errorf("clients get %q, %v; want the answer", state.OCSPResponse, err)
+	}
+	install(t, dir, other)
+	if err := c.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	if state, err = handshake(t, c.TLSConfig(nil), &tls.Config{InsecureSkipVerify: true}); err != nil || len(state.OCSPResponse) > 0 {
+		t.Errorf("the next certificate goes with %q, %v; want nothing", state.OCSPResponse, err)
+	}
+}
+
+func TestACMEHandshakeGetsTheChallenge(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	m, proof := issue(t, nil, nil, nil), issue(t, nil, nil, nil)
+	install(t, dir, m)
+	c := open(t, dir)
+	config := c.TLSConfig(func(name string) (*tls.Certificate, bool) {
+		return &tls.Certificate{Certificate: [][]byte{proof.cert.Raw}, PrivateKey: proof.key}, name == "cache.example.com"
+	})
+	tests := []struct {
+		name, server string
+		protos       []string
+		want         *x509.Certificate
+		proto        string
+	}{
+		{"the authority", "cache.example.com", []string{"acme-tls/1"}, proof.cert, "acme-tls/1"},
+		{"a client", "cache.example.com", []string{"http/1.1"}, m.cert, "http/1.1"},
+	}
+	for _, tt := range tests {
+		state, err := handshake(t, config, &tls.Config{InsecureSkipVerify: true, ServerName: tt.server, NextProtos: tt.protos})
+		if err != nil || !state.PeerCertificates[0].Equal(tt.want) || state.NegotiatedProtocol != tt.proto {
+			t.Errorf("%s: %v, %q", tt.name, err, state.NegotiatedProtocol)
+		}
+	}
+	if _, err := handshake(t, config, &tls.Config{InsecureSkipVerify: true, ServerName: "other.example", NextProtos: []string{"acme-tls/1"}}); err == nil {
+		t.Error("a challenge that is not pending was answered")
+	}
 }

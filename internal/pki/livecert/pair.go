@@ -3,10 +3,6 @@ package livecert
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rsa"
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/tls"
@@ -18,64 +14,33 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
-	"larder/internal/strictyaml"
+	"larder/internal/pki/keys"
+	"larder/internal/pki/problem"
 )
 
 // mostBytes is how much of a file is read: certificates and keys are a few
 // KiB, and a wrong path may lead to anything.
 const mostBytes = 1 << 20
 
-// active is what active.yaml says.
-type active struct {
-	Certificate string `yaml:"certificate"`
-	Key         string `yaml:"key"`
-}
-
 // A pair is a certificate with its key. It never changes.
 type pair struct {
 	tls      *tls.Certificate
+	chain    []*x509.Certificate
 	status   Status // without Err
 	warnings []string
 }
-
-// Problem is why a file is not used.
-type Problem struct {
-	Field    string // certificate or key, with the file
-	Found    string
-	Expected string
-	Next     string // what to do
-	Err      error  // the cause, if there is one
-}
-
-func (p *Problem) Error() string {
-	text := p.Field + ": found " + p.Found
-	if p.Err != nil {
-		text += fmt.Sprintf(" (%v)", p.Err)
-	}
-	if p.Expected != "" {
-		text += "; expected " + p.Expected
-	}
-	if p.Next != "" {
-		text += "; next: " + p.Next
-	}
-	return text
-}
-
-func (p *Problem) Unwrap() error { return p.Err }
 
 // lookup is what one look at the directory found.
 type lookup struct {
 	pair   *pair
 	absent bool     // there is no active.yaml; with err: nor is there the directory
+	off    bool     // active.yaml says that HTTPS is switched off
 	err    error    // why what is there cannot be used
 	hash   [32]byte // of all that the outcome depends on
 }
-
-func activePath(dir string) string { return filepath.Join(dir, "active.yaml") }
 
 // look reads the active pair of dir.
 func look(dir string) lookup {
@@ -106,7 +71,10 @@ func lookAt(dir string, sum io.Writer) lookup {
 	if err != nil {
 		return lookup{err: err}
 	}
-	certFile, keyFile := resolve(dir, a.Certificate), resolve(dir, a.Key)
+	if a.Disabled {
+		return lookup{off: true}
+	}
+	certFile, keyFile := Resolve(dir, a.Certificate), Resolve(dir, a.Key)
 	cert, errCert := readPart("certificate", certFile)
 	key, errKey := readPart("key", keyFile)
 	if err := errors.Join(errCert, errKey); err != nil {
@@ -123,35 +91,12 @@ func lookAt(dir string, sum io.Writer) lookup {
 	return lookup{pair: p}
 }
 
-func parseActive(file string, text []byte) (active, error) {
-	var a active
-	doc, _ := strictyaml.Decode(file, text, &a)
-	for _, f := range []struct{ name, value, example string }{
-		{"certificate", a.Certificate, "certs/node.crt"}, {"key", a.Key, "keys/node.key"},
-	} {
-		switch {
-		case f.value == "":
-			doc.Add(f.name, "must be set; expected a path such as %s", f.example)
-		case !filepath.IsAbs(f.value) && !filepath.IsLocal(filepath.FromSlash(f.value)):
-			doc.Add(f.name, "found %q; expected a path below the tls directory, such as %s, or an absolute one", f.value, f.example)
-		}
-	}
-	return a, doc.Err()
-}
-
-func resolve(dir, name string) string {
-	if filepath.IsAbs(name) {
-		return filepath.Clean(name)
-	}
-	return filepath.Join(dir, filepath.FromSlash(name))
-}
-
 func readPart(field, name string) ([]byte, error) {
 	data, err := readFile(name)
 	if err == nil {
 		return data, nil
 	}
-	p := &Problem{Field: at(field, name), Found: "a file that cannot be read", Expected: "a PEM file", Err: err}
+	p := &problem.Problem{Field: at(field, name), Found: "a file that cannot be read", Expected: "a PEM file", Err: err}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		p.Found, p.Next = "no such file", "put it there, or name another one in active.yaml"
@@ -204,7 +149,7 @@ func build(certFile string, certPEM []byte, keyFile string, keyPEM []byte) (*pai
 	if err != nil {
 		return nil, err
 	}
-	p := &pair{tls: &tls.Certificate{PrivateKey: key, Leaf: leaf}}
+	p := &pair{chain: chain, tls: &tls.Certificate{PrivateKey: key, Leaf: leaf}}
 	for i, c := range chain {
 		p.tls.Certificate = append(p.tls.Certificate, c.Raw)
 		if i > 0 && !bytes.Equal(chain[i-1].RawIssuer, c.RawSubject) {
@@ -241,7 +186,7 @@ func parseChain(field string, data []byte) ([]*x509.Certificate, error) {
 		}
 		c, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, &Problem{Field: field, Found: fmt.Sprintf("something that is no certificate as number %d", len(chain)+1),
+			return nil, &problem.Problem{Field: field, Found: fmt.Sprintf("something that is no certificate as number %d", len(chain)+1),
 				Expected: "an X.509 certificate", Next: "copy it again from where it was issued", Err: err}
 		}
 		chain = append(chain, c)
@@ -249,7 +194,7 @@ func parseChain(field string, data []byte) ([]*x509.Certificate, error) {
 	// What does not end is not decoded: a file that is being written, or was
 	// cut off. Half a chain must not pass for the whole.
 	if begun := bytes.Count(data, []byte("-----BEGIN CERTIFICATE-----")); begun > len(chain) {
-		return nil, &Problem{Field: field, Found: fmt.Sprintf("%d certificates begun and %d whole", begun, len(chain)),
+		return nil, &problem.Problem{Field: field, Found: fmt.Sprintf("%d certificates begun and %d whole", begun, len(chain)),
 			Expected: "PEM blocks with their END lines", Next: "if it is not being written right now, copy it again"}
 	}
 	if len(chain) == 0 {
@@ -259,8 +204,8 @@ func parseChain(field string, data []byte) ([]*x509.Certificate, error) {
 }
 
 // noPEM says what is in a file that does not hold what it should.
-func noPEM(field, expected string, data []byte, others []string) *Problem {
-	p := &Problem{Field: field, Found: "text that is not PEM", Expected: expected, Next: "copy the file again, or import it in its own format with larder tls import"}
+func noPEM(field, expected string, data []byte, others []string) *problem.Problem {
+	p := &problem.Problem{Field: field, Found: "text that is not PEM", Expected: expected, Next: "copy the file again, or import it in its own format with larder tls import"}
 	switch trimmed := bytes.TrimSpace(data); {
 	case len(trimmed) == 0:
 		p.Found, p.Next = "an empty file", "if it is not being written right now, copy it again"
@@ -276,37 +221,28 @@ func noPEM(field, expected string, data []byte, others []string) *Problem {
 
 // parseKey reads the first private key of a PEM file.
 func parseKey(field string, data []byte) (crypto.Signer, error) {
-	var others []string
-	for rest := data; ; {
+	key, err := keys.ParsePEM(data)
+	switch {
+	case errors.Is(err, keys.ErrNoKey):
+		return nil, noPEM(field, "a private key in PEM (-----BEGIN PRIVATE KEY-----)", data, blockTypes(data))
+	case errors.Is(err, keys.ErrEncrypted):
+		return nil, &problem.Problem{Field: field, Found: "an encrypted private key", Expected: "one without a password",
+			Next: "decrypt it (openssl pkey -in FILE -out FILE) and protect it by its permissions, 0600"}
+	case err != nil:
+		return nil, &problem.Problem{Field: field, Found: "a private key that cannot be read", Expected: keyKinds,
+			Next: "use the key that the request was made with", Err: err}
+	}
+	return key, nil
+}
+
+// blockTypes names the PEM blocks of data.
+func blockTypes(data []byte) (types []string) {
+	for {
 		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			return nil, noPEM(field, "a private key in PEM (-----BEGIN PRIVATE KEY-----)", data, others)
+		if block, data = pem.Decode(data); block == nil {
+			return types
 		}
-		var key any
-		var err error
-		switch {
-		case block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "":
-			return nil, &Problem{Field: field, Found: "an encrypted private key", Expected: "one without a password",
-				Next: "decrypt it (openssl pkey -in FILE -out FILE) and protect it by its permissions, 0600"}
-		case block.Type == "PRIVATE KEY":
-			key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-		case block.Type == "RSA PRIVATE KEY":
-			key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-		case block.Type == "EC PRIVATE KEY":
-			key, err = x509.ParseECPrivateKey(block.Bytes)
-		default:
-			others = append(others, block.Type) // EC PARAMETERS, or a certificate
-			continue
-		}
-		if err != nil {
-			return nil, &Problem{Field: field, Found: "a private key that cannot be read", Expected: keyKinds,
-				Next: "use the key that the request was made with", Err: err}
-		}
-		signer, ok := key.(crypto.Signer)
-		if !ok {
-			return nil, &Problem{Field: field, Found: fmt.Sprintf("a key that cannot sign (%T)", key), Expected: keyKinds}
-		}
-		return signer, nil
+		types = append(types, block.Type)
 	}
 }
 
@@ -314,65 +250,52 @@ const keyKinds = "ECDSA (P-256, P-384, P-521), RSA or Ed25519"
 
 // matching says whether the first certificate of chain is that of key.
 func matching(certFile string, chain []*x509.Certificate, keyFile string, key crypto.Signer) error {
-	if samePublic(chain[0].PublicKey, key.Public()) {
+	if keys.Same(keys.PublicOf(chain[0]), key.Public()) {
 		return nil
 	}
 	for i, c := range chain[1:] {
-		if samePublic(c.PublicKey, key.Public()) {
-			return &Problem{Field: at("certificate", certFile), Found: fmt.Sprintf("the node's own certificate (%s) as number %d of %d", c.Subject, i+2, len(chain)),
+		if keys.Same(keys.PublicOf(c), key.Public()) {
+			return &problem.Problem{Field: at("certificate", certFile), Found: fmt.Sprintf("the node's own certificate (%s) as number %d of %d", c.Subject, i+2, len(chain)),
 				Expected: "it to be the first, followed by the one that issued it, and so on", Next: "put the certificates of the file into that order"}
 		}
 	}
 	if _, err := usable(at("certificate", certFile), chain[0]); err != nil {
 		return err
 	}
-	return &Problem{Field: at("key", keyFile), Found: fmt.Sprintf("a key of the kind %s that does not belong to the certificate %s (%s)", kind(key.Public()), certFile, chain[0].Subject),
+	return &problem.Problem{Field: at("key", keyFile), Found: fmt.Sprintf("a key of the kind %s that does not belong to the certificate %s (%s)", keys.Kind(key.Public()), certFile, chain[0].Subject),
 		Expected: "the private key that the certificate was requested with", Next: "name the pair that belongs together in active.yaml"}
-}
-
-func samePublic(a, b any) bool {
-	x, ok := a.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && x.Equal(b)
 }
 
 // usable says of what kind the certificate's key is, if TLS can use it.
 func usable(field string, leaf *x509.Certificate) (string, error) {
-	name := kind(leaf.PublicKey)
-	if k, ok := leaf.PublicKey.(*ecdsa.PublicKey); name == "" || ok && k.Curve == elliptic.P224() {
-		found := name
-		if found == "" {
-			found = "a kind of key unknown here, such as Ed448"
-		}
-		return "", &Problem{Field: field, Found: found, Expected: keyKinds, Next: "request a certificate with another kind of key; TLS cannot serve with this one"}
+	public := keys.PublicOf(leaf)
+	if name := keys.Kind(public); keys.Servable(public) {
+		return name, nil
+	} else if name != "" {
+		return "", &problem.Problem{Field: field, Found: name, Expected: keyKinds, Next: "request a certificate with another kind of key; TLS cannot serve with this one"}
 	}
-	return name, nil
+	return "", &problem.Problem{Field: field, Found: "a kind of key unknown here", Expected: keyKinds, Next: "request a certificate with another kind of key; TLS cannot serve with this one"}
 }
 
-func kind(public any) string {
-	switch k := public.(type) {
-	case *ecdsa.PublicKey:
-		return "ECDSA " + k.Params().Name
-	case *rsa.PublicKey:
-		return fmt.Sprintf("RSA %d", k.N.BitLen())
-	case ed25519.PublicKey:
-		return "Ed25519"
-	}
-	return ""
+// staple is for the one who makes p, before others see it.
+func (p *pair) staple(answer []byte) {
+	p.tls.OCSPStaple = answer
+	p.status.Stapled = len(answer) > 0
 }
 
 // validity is what is wrong with using p at now, "" if nothing is.
 func (p *pair) validity(now time.Time) string {
 	s := &p.status
-	problem := Problem{Field: at("certificate", s.File), Expected: "one that is valid now, " + day(now)}
+	found := problem.Problem{Field: at("certificate", s.File), Expected: "one that is valid now, " + day(now)}
 	switch {
 	case now.After(s.NotAfter):
-		problem.Found, problem.Next = "one that ended on "+day(s.NotAfter), "renew it; clients refuse it and go past the node"
+		found.Found, found.Next = "one that ended on "+day(s.NotAfter), "renew it; clients refuse it and go past the node"
 	case now.Before(s.NotBefore):
-		problem.Found, problem.Next = "one that begins on "+day(s.NotBefore), "set the clock of this machine, or wait; clients refuse it until then"
+		found.Found, found.Next = "one that begins on "+day(s.NotBefore), "set the clock of this machine, or wait; clients refuse it until then"
 	default:
 		return ""
 	}
-	return problem.Error()
+	return found.Error()
 }
 
 func day(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }

@@ -56,7 +56,7 @@ func TestTLSConfig(t *testing.T) {
 	m.certPEM = append(m.certPEM, intermediate.certPEM...)
 	install(t, dir, m)
 	c := open(t, dir)
-	config := c.TLSConfig()
+	config := c.TLSConfig(nil)
 	if len(config.Certificates) > 0 || !config.DynamicRecordSizingDisabled || config.SessionTicketsDisabled {
 		t.Errorf("%+v", config)
 	}
@@ -145,7 +145,7 @@ func TestSwapUnderLoad(t *testing.T) {
 	install(t, dir, issue(t, ca, nil, nil))
 	c := open(t, dir)
 	running(t, c)
-	addr := echo(t, c.TLSConfig())
+	addr := echo(t, c.TLSConfig(nil))
 	client := &tls.Config{RootCAs: roots, ServerName: "127.0.0.1"}
 
 	stop := make(chan struct{})

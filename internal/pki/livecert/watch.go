@@ -82,10 +82,8 @@ func (c *Cert) follow(ctx context.Context, events <-chan fsnotify.Event, problem
 func (c *Cert) directories() []string {
 	dirs := []string{filepath.Clean(c.dir)}
 	files := []string{activePath(c.dir)}
-	if text, err := readFile(activePath(c.dir)); err == nil {
-		if a, err := parseActive(activePath(c.dir), text); err == nil {
-			files = append(files, resolve(c.dir, a.Certificate), resolve(c.dir, a.Key))
-		}
+	if a, err := ReadActive(c.dir); err == nil && !a.Disabled {
+		files = append(files, Resolve(c.dir, a.Certificate), Resolve(c.dir, a.Key))
 	}
 	for _, f := range files {
 		dirs = append(dirs, filepath.Dir(f))
