@@ -16,7 +16,10 @@ import (
 
 	"larder/internal/httpsrv"
 	"larder/internal/node/store"
+	"larder/internal/pki/caretaker"
+	"larder/internal/pki/enroll"
 	"larder/internal/pki/livecert"
+	"larder/internal/pki/tlsdir"
 )
 
 // The admin calls. They are what the command line uses; whoever reaches the
@@ -28,6 +31,8 @@ const (
 	PathPin     = "/api/larder/v1/pin"
 	PathScrub   = "/api/larder/v1/scrub"
 	PathExplain = "/api/larder/v1/explain"
+	PathTLS     = "/api/larder/v1/tls"
+	PathRenew   = "/api/larder/v1/tls/renew"
 )
 
 // Status is what a node says of itself.
@@ -40,6 +45,7 @@ type Status struct {
 	Addresses   Addresses         `json:"addresses"`
 	Drives      []DriveInfo       `json:"drives"`
 	Certificate *livecert.Status  `json:"certificate,omitempty"`
+	TLS         *caretaker.Status `json:"tls,omitempty"`
 	Catalog     CatalogStatus     `json:"catalog"`
 	Origins     []OriginInfo      `json:"origins"`
 	Lifetime    Totals            `json:"lifetime"`
@@ -106,6 +112,8 @@ func (n *Node) adminHandler() http.Handler {
 	handle("POST "+PathPin, n.postPin)
 	handle("POST "+PathScrub, n.postScrub)
 	handle("GET "+PathExplain, n.getExplain)
+	handle("GET "+PathTLS, n.getTLS)
+	handle("POST "+PathRenew, n.postRenew)
 	handle("GET /{$}", func(w http.ResponseWriter, r *http.Request) error {
 		_, err := io.WriteString(w, "Larder node. /summary /metrics /healthz /readyz "+PathStatus+" /debug/pprof/\n")
 		return err
@@ -155,6 +163,9 @@ func (n *Node) Status() Status {
 		c := n.cert.Status()
 		s.Certificate = &c
 	}
+	if s.TLS = n.https.status(); s.TLS != nil {
+		s.TLS.Certificate = nil // it is above
+	}
 	s.Problems = n.problems()
 	s.Ready = len(n.unready()) == 0
 	return s
@@ -181,12 +192,49 @@ func (n *Node) problems() []string {
 	if _, err := n.catalogs.state(); err != nil {
 		ps = append(ps, "the catalogue's files hold a mistake, the old catalogue is in use: "+err.Error())
 	}
-	if c := n.cert.Status(); c.Err != "" {
-		ps = append(ps, "certificate: "+c.Err)
-	} else if n.cert.Has() && time.Now().After(c.NotAfter) {
-		ps = append(ps, "the certificate has expired on "+c.NotAfter.Format(time.DateOnly))
+	return append(ps, n.problemsOfHTTPS()...)
+}
+
+func (n *Node) getTLS(w http.ResponseWriter, r *http.Request) error {
+	if n.https.care == nil {
+		return &httpsrv.Error{Status: http.StatusNotFound, Message: errNotLookedAfter.Error() + "."}
 	}
-	return ps
+	return writeJSON(w, n.https.status())
+}
+
+// postRenew gets a new certificate in the automatic way that is set up, and
+// answers when it is in use, or with why not.
+func (n *Node) postRenew(w http.ResponseWriter, r *http.Request) error {
+	if n.https.care == nil {
+		return &httpsrv.Error{Status: http.StatusNotFound, Message: errNotLookedAfter.Error() + "."}
+	}
+	type outcome struct {
+		done *tlsdir.Installed
+		err  error
+	}
+	over := make(chan outcome, 1)
+	// Whoever asked may leave; what was begun is brought to its end.
+	n.background.Go(func() {
+		done, err := n.https.care.Renew(n.ctx)
+		over <- outcome{done, err}
+	})
+	var o outcome
+	select {
+	case o = <-over:
+	case <-r.Context().Done():
+		return r.Context().Err()
+	}
+	done, err := o.done, o.err
+	switch {
+	case errors.Is(err, enroll.ErrNotAutomatic):
+		return &httpsrv.Error{Status: http.StatusNotFound, Message: "Nothing renews this node's certificate by itself; set it up with larder tls auto.", Err: err}
+	case errors.Is(err, enroll.ErrBusy):
+		return &httpsrv.Error{Status: http.StatusConflict, Message: "A renewal is under way.", Err: err}
+	case err != nil:
+		// Whoever reaches this listener looks after the node: they get the cause.
+		return &httpsrv.Error{Status: http.StatusBadGateway, Message: err.Error(), Err: err}
+	}
+	return writeJSON(w, done)
 }
 
 func (n *Node) getReady(w http.ResponseWriter, r *http.Request) error {

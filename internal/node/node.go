@@ -31,6 +31,7 @@ import (
 	"larder/internal/node/store"
 	"larder/internal/pki/livecert"
 	"larder/internal/sys/durable"
+	"larder/internal/sys/ports"
 )
 
 // Node is one cache server. Open makes it, Run serves until its context ends.
@@ -51,6 +52,7 @@ type Node struct {
 	front    *front.Server
 	access   *accesslog.Log
 	cert     *livecert.Cert
+	https    *https
 	catalog  atomic.Pointer[catalog.Catalog]
 	catalogs *catalogs
 
@@ -61,8 +63,7 @@ type Node struct {
 	serving chan struct{} // closed when the listeners are bound
 
 	mu    sync.Mutex
-	addrs Addresses      // guarded by mu
-	https []net.Listener // guarded by mu
+	addrs Addresses // guarded by mu
 }
 
 // Addresses are where a node listens. They are in addresses.json in the state
@@ -132,6 +133,8 @@ func Open(ctx context.Context, cfg *config.Config, o Options) (_ *Node, err erro
 	if err := n.cert.Register(n.reg); err != nil {
 		return nil, err
 	}
+	n.https = openHTTPS(ctx, n)
+	undo = append(undo, n.https.close)
 
 	so := storeOptions(cfg)
 	so.Log, so.Registerer = n.log, n.reg
@@ -177,10 +180,11 @@ func storeOptions(cfg *config.Config) store.Options {
 func Check(cfg *config.Config) error {
 	var c atomic.Pointer[catalog.Catalog]
 	_, cerr := openCatalogs(cfg, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler), &c)
-	errs := []error{store.Check(storeOptions(cfg)), cerr}
+	_, terr := Standards(cfg)
+	errs := []error{store.Check(storeOptions(cfg)), cerr, terr}
 	if len(cfg.Listen.HTTPS) > 0 {
 		// None at all is allowed: the node serves HTTP until there is one.
-		if _, err := livecert.Check(cfg.TLS.Dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if _, err := livecert.Check(cfg.TLS.Dir); err != nil && !errors.Is(err, livecert.ErrNoneActive) {
 			errs = append(errs, err)
 		}
 	}
@@ -277,38 +281,44 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	defer wg.Wait()
 	defer cancel()
 
-	admin, err := net.Listen("tcp", n.cfg.Listen.Admin)
+	admin, err := ports.Listen(n.cfg.Listen.Admin)
 	if err != nil {
 		return fmt.Errorf("listen.admin: %w", err)
+	}
+	// What was opened before a mistake is closed again, or nothing would end.
+	giveUp := func(why error) error {
+		admin.Close()
+		n.front.Shutdown(ended())
+		return why
 	}
 	n.mu.Lock()
 	n.addrs.Admin = admin.Addr().String()
 	n.mu.Unlock()
 	for i, addr := range n.cfg.Listen.HTTP {
-		ln, err := net.Listen("tcp", addr)
+		ln, err := ports.Listen(addr)
 		if err != nil {
-			admin.Close()
-			return fmt.Errorf("listen.http[%d]: %w", i, err)
+			return giveUp(fmt.Errorf("listen.http[%d]: %w", i, err))
 		}
 		n.mu.Lock()
 		n.addrs.HTTP = append(n.addrs.HTTP, ln.Addr().String())
 		n.mu.Unlock()
 		spawn("http", func() error { return ignoreClosed(n.front.Serve(ln, nil)) })
 	}
-	if err := n.openHTTPS(spawn); err != nil {
-		admin.Close()
-		return err
+	if err := n.https.follow(ctx, spawn); err != nil {
+		return giveUp(err)
 	}
 	if err := n.writeAddresses(); err != nil {
-		admin.Close()
-		return err
+		return giveUp(err)
 	}
 	defer os.Remove(n.addressesFile())
 	spawn("admin", func() error { return httpsrv.Serve(ctx, admin, n.adminHandler(), n.log) })
 	spawn("certificate", func() error { return n.cert.Run(ctx) })
 	spawn("catalogue", func() error { return n.catalogs.Run(ctx) })
 	wg.Go(func() { n.turnPeriods(ctx) })
-	wg.Go(func() { n.watchCertificate(ctx, spawn) })
+	wg.Go(func() { n.https.watch(ctx, spawn) })
+	if care := n.https.care; care != nil {
+		spawn("caretaker", func() error { return care.Run(ctx) })
+	}
 	n.mu.Lock()
 	n.log.InfoContext(ctx, "node serves", "http", n.addrs.HTTP, "https", n.addrs.HTTPS, "admin", n.addrs.Admin, "id", n.id, "version", n.version)
 	n.mu.Unlock()
@@ -332,6 +342,13 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 }
 
+// ended is a context that has ended.
+func ended() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}
+
 // shutdownGrace is how long answers under way may take when the node stops.
 const shutdownGrace = 5 * time.Second
 
@@ -340,61 +357,6 @@ func ignoreClosed(err error) error {
 		return nil
 	}
 	return err
-}
-
-// openHTTPS opens the TLS listeners if there is a certificate and they are not
-// open yet.
-func (n *Node) openHTTPS(spawn func(string, func() error)) error {
-	if len(n.cfg.Listen.HTTPS) == 0 {
-		return nil
-	}
-	if !n.cert.Has() {
-		n.log.Info("no certificate: HTTP only", "dir", n.cfg.TLS.Dir)
-		return nil
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if len(n.https) > 0 {
-		return nil
-	}
-	for i, addr := range n.cfg.Listen.HTTPS {
-		ln, err := net.Listen("tcp", addr)
-		if err != nil {
-			for _, l := range n.https {
-				l.Close()
-			}
-			n.https, n.addrs.HTTPS = nil, []string{}
-			return fmt.Errorf("listen.https[%d]: %w", i, err)
-		}
-		n.https = append(n.https, ln)
-		n.addrs.HTTPS = append(n.addrs.HTTPS, ln.Addr().String())
-	}
-	for _, ln := range n.https {
-		spawn("https", func() error { return ignoreClosed(n.front.Serve(ln, n.cert.TLSConfig())) })
-	}
-	return nil
-}
-
-// watchCertificate opens HTTPS when the first certificate comes.
-func (n *Node) watchCertificate(ctx context.Context, spawn func(string, func() error)) {
-	for {
-		changed := n.cert.Changed()
-		n.mu.Lock()
-		open := len(n.https) > 0
-		n.mu.Unlock()
-		if !open && n.cert.Has() {
-			if err := n.openHTTPS(spawn); err != nil {
-				n.log.ErrorContext(ctx, "HTTPS not opened", "err", err)
-			} else if err := n.writeAddresses(); err != nil {
-				n.log.ErrorContext(ctx, "addresses not written", "err", err)
-			}
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 func (n *Node) addressesFile() string { return filepath.Join(n.cfg.State, "addresses.json") }
@@ -406,6 +368,7 @@ func (n *Node) writeAddresses() error {
 	if err != nil {
 		return err
 	}
+	n.https.say(n.Addresses())
 	return durable.WriteFile(n.addressesFile(), append(data, '\n'), 0o644)
 }
 
@@ -437,6 +400,9 @@ func (n *Node) Reload() {
 	if err := n.cert.Reload(); err != nil {
 		n.log.Error("certificate not reloaded: the old one stays in use", "err", err)
 	}
+	if n.https.care != nil {
+		n.https.care.Kick()
+	}
 	if err := n.access.Reopen(); err != nil {
 		n.log.Error("access log not reopened", "err", err)
 	}
@@ -448,6 +414,7 @@ func (n *Node) Close() error {
 	n.background.Wait()
 	n.filler.Close()
 	n.origin.Close()
+	n.https.close()
 	return errors.Join(n.store.Close(), n.access.Close())
 }
 

@@ -21,6 +21,9 @@ import (
 // serve takes one request its whole way: who is asked for, what the catalogue
 // says, what is stored, what has to be fetched, and the answer.
 func (n *Node) serve(x *front.Exchange) {
+	if n.https.challenges.Pending() && n.https.answerChallenge(x) {
+		return
+	}
 	j := jobs.Get().(*job)
 	*j = job{n: n, x: x, method: x.Method()}
 	x.Done = j.done

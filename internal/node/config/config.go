@@ -111,11 +111,27 @@ type Limit struct {
 	Schedule []Window `yaml:"schedule"`
 }
 
-// TLS says where the serving certificate is kept.
+// TLS says where the serving certificate is kept, and what it must be.
 type TLS struct {
 	// Dir holds certs/, keys/ and active.yaml, which names the pair in use.
 	// Default: tls in the state directory.
 	Dir string `yaml:"dir"`
+
+	// ClientNames are the host names and addresses that clients are told to
+	// use, as in DOCacheHost. A certificate that covers none of them is
+	// refused, one that lacks some is warned about. Default: not known, so
+	// names are compared with the machine's own and only warned about.
+	ClientNames []string `yaml:"client_names"`
+
+	// Roots is a PEM file with the organisation's root certificates, which
+	// imported certificates may chain to besides the system's. Default: none.
+	Roots string `yaml:"roots"`
+
+	// OnRevoked is what happens when the certificate in use was revoked:
+	// "previous" serves with the one before it if that is still good and else
+	// switches HTTPS off, "off" switches it off, "keep" only raises the alert.
+	// Default: previous.
+	OnRevoked string `yaml:"on_revoked"`
 }
 
 // Control names the control plane.
@@ -153,6 +169,7 @@ func Default(getenv func(string) string) *Config {
 			SilenceTimeout:       10 * time.Second,
 			ConnectionsPerOrigin: 64,
 		},
+		TLS:       TLS{OnRevoked: "previous"},
 		Log:       Log{Level: Level(slog.LevelInfo), AccessMaxSize: 100e6, AccessKeep: 5},
 		State:     defaultState(getenv),
 		ScrubRate: 2e6,

@@ -24,6 +24,7 @@ func (c *Config) validate(add addFunc) {
 	if absolute("state", c.State, true, add) || c.TLS.Dir != "" && c.TLS.Dir != c.tlsDir() {
 		absolute("tls.dir", c.TLS.Dir, true, add)
 	}
+	c.TLS.validate(add)
 	validateControl(c.Control.URL, add)
 	absolute("log.access", c.Log.Access, false, add)
 	if size := c.Log.AccessMaxSize; size < 0 || size > 0 && size < 1e6 {
@@ -91,9 +92,7 @@ func splitAddress(address string) (host, port string, err error) {
 	if err != nil {
 		return "", "", fmt.Errorf("found port %q, expected a number from 0 to 65535", clip(port))
 	}
-	if _, err := netip.ParseAddr(host); err != nil && strings.ContainsFunc(host, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '-' || r == '_')
-	}) {
+	if _, err := netip.ParseAddr(host); err != nil && strings.ContainsFunc(host, notInHostName) {
 		return "", "", fmt.Errorf("found host %q, expected an IP address or a name; %s", clip(host), want)
 	}
 	return strings.ToLower(host), strconv.Itoa(n), nil
@@ -127,6 +126,32 @@ func (c *Config) validateDrives(add addFunc) {
 			add(at+".size", "found %d bytes, expected at least 1MiB; write the unit, such as 500GB", d.Size)
 		}
 	}
+}
+
+func (t *TLS) validate(add addFunc) {
+	absolute("tls.roots", t.Roots, false, add)
+	switch t.OnRevoked {
+	case "previous", "off", "keep":
+	default:
+		add("tls.on_revoked", "found %q, expected previous, off or keep", clip(t.OnRevoked))
+	}
+	for i, name := range t.ClientNames {
+		field := fmt.Sprintf("tls.client_names[%d]", i)
+		_, err := netip.ParseAddr(name)
+		switch {
+		case name == "":
+			add(field, "is empty; expected a host name or an address, as clients use it")
+		case err == nil:
+		case strings.Contains(name, "*"):
+			add(field, "found %q, expected the very name that clients use: a wildcard is for certificates", clip(name))
+		case strings.ContainsFunc(name, notInHostName) || strings.Contains(name, ".."):
+			add(field, "found %q, expected a host name or an address without scheme, port or path", clip(name))
+		}
+	}
+}
+
+func notInHostName(r rune) bool {
+	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '-' || r == '_')
 }
 
 // overlap reports whether a directory is another or lies below it.

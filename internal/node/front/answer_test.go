@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -394,5 +395,53 @@ func TestShutdown(t *testing.T) {
 	<-over
 	if _, err := http.Get("http://" + addr); err == nil {
 		t.Error("a connection was let in after Shutdown")
+	}
+}
+
+func TestRetiredListenerLetsAnswersFinishAndOthersGoOn(t *testing.T) {
+	t.Parallel()
+	asked, proceed := make(chan bool), make(chan bool)
+	first, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := startOn(t, first, Config{Handler: func(x *Exchange) {
+		if x.Target() == "/slow" {
+			asked <- true
+			<-proceed
+		}
+		x.Text(200, "fine")
+	}}, nil)
+	second, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := make(chan error, 1)
+	go func() { over <- s.Serve(second, nil) }()
+	idle, slow, other := dial(t, first.Addr().String()), dial(t, first.Addr().String()), dial(t, second.Addr().String())
+	for _, c := range []*client{idle, other} {
+		c.say("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+		c.want("GET", 200, "fine\n")
+	}
+	slow.say("GET /slow HTTP/1.1\r\nHost: a.test\r\n\r\n")
+	<-asked
+	s.Retire(first)
+	idle.over()
+	close(proceed)
+	if resp := slow.want("GET", 200, "fine\n"); !resp.Close {
+		t.Error("the last answer does not say Connection: close")
+	}
+	slow.over()
+	other.say("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+	if resp := other.want("GET", 200, "fine\n"); resp.Close {
+		t.Error("a connection of the other listener is ended, too")
+	}
+	if conn, err := net.Dial("tcp", first.Addr().String()); err == nil {
+		conn.Close()
+		t.Error("a connection was let in through the retired listener")
+	}
+	s.Retire(second)
+	if err := <-over; err != nil {
+		t.Errorf("Serve of the retired listener: %v", err)
 	}
 }

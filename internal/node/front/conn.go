@@ -30,6 +30,7 @@ type conn struct {
 	net.Conn
 	tcp    *net.TCPConn // nil when the listener is not TCP
 	s      *Server
+	door   *door // it came through
 	scheme string
 	tls    *tlsConn // nil when plain
 	top    net.Conn // tls or this
@@ -56,6 +57,9 @@ type conn struct {
 	cut      bool // the last answer is not whole
 	reset    bool // and only a reset tells the client so
 }
+
+// ending reports whether the connection is not to be kept.
+func (c *conn) ending() bool { return c.s.closing.Load() || c.door.closed.Load() }
 
 // changed is told by the engine what a connection does.
 func changed(nc net.Conn, st fasthttp.ConnState) {
@@ -97,7 +101,7 @@ func (c *conn) wait(d time.Duration) bool {
 	now := time.Now()
 	c.readBy = now.Add(d)
 	c.Conn.SetReadDeadline(c.readBy)
-	if c.s.closing.Load() {
+	if c.ending() {
 		return false
 	}
 	if n, _ := c.Conn.Read(c.ahead[:]); n == 0 {
@@ -131,7 +135,7 @@ func (c *conn) Read(p []byte) (int, error) {
 			c.readBy = c.now.Add(after)
 			c.Conn.SetReadDeadline(c.readBy)
 		}
-		if c.s.closing.Load() {
+		if c.ending() {
 			return 0, io.EOF
 		}
 	case head:

@@ -97,7 +97,7 @@ func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 		x.close = true
 		x.c.unread = true
 	}
-	if x.length < 0 && x.http10 && !x.bodiless() || s.closing.Load() {
+	if x.length < 0 && x.http10 && !x.bodiless() || x.c.ending() {
 		x.close = true // for HTTP/1.0, the end of the connection is the end of the body
 	}
 	x.give()

@@ -10,6 +10,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"runtime/debug"
@@ -53,7 +54,13 @@ type Server struct {
 
 	mu    sync.Mutex
 	conns map[*conn]struct{} // guarded by mu
-	lns   []net.Listener     // guarded by mu
+	doors []*door            // guarded by mu
+}
+
+// A door is a listener with what became of it.
+type door struct {
+	ln     net.Listener
+	closed atomic.Bool // no answer to who came through it keeps its connection
 }
 
 type metrics struct {
@@ -62,6 +69,9 @@ type metrics struct {
 	handshake prometheus.Counter
 	panics    prometheus.Counter
 }
+
+// http11 is what TLS connections agree on (RFC 7301).
+const http11 = "http/1.1"
 
 // maxHead is the largest request head, and room for an answer's.
 const maxHead = 16 << 10
@@ -130,28 +140,30 @@ func (q quiet) Printf(format string, args ...any) {
 	q.log.Debug("engine", "event", format, "args", args)
 }
 
-// Serve lets connections of ln in until Shutdown, or until ln is closed. With
-// tlsConfig they speak TLS.
+// Serve lets connections of ln in until Shutdown or Retire, or until ln is
+// closed. With tlsConfig they speak TLS.
 func (s *Server) Serve(ln net.Listener, tlsConfig *tls.Config) error {
 	s.mu.Lock()
 	if s.closing.Load() {
 		s.mu.Unlock()
-		return errors.New("front: the server is shut down")
+		ln.Close()
+		return fmt.Errorf("front: the server is shut down: %w", net.ErrClosed)
 	}
-	s.lns = append(s.lns, ln)
+	d := &door{ln: ln}
+	s.doors = append(s.doors, d)
 	s.mu.Unlock()
 	if tlsConfig != nil {
 		tlsConfig = tlsConfig.Clone()
-		tlsConfig.NextProtos = []string{"http/1.1"}
+		tlsConfig.NextProtos = []string{http11}
 	}
-	defer s.forget(ln)
+	defer s.forget(d)
 	pause := time.Duration(0)
 	for {
 		nc, err := ln.Accept()
 		switch {
 		case err == nil:
 			pause = 0
-			s.let(nc, tlsConfig)
+			s.let(nc, d, tlsConfig)
 		case errors.Is(err, net.ErrClosed) || s.closing.Load():
 			return nil
 		case !temporary(err):
@@ -170,15 +182,39 @@ func temporary(err error) bool {
 	return errors.As(err, &t) && t.Temporary()
 }
 
-func (s *Server) forget(ln net.Listener) {
+func (s *Server) forget(d *door) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lns = slices.DeleteFunc(s.lns, func(l net.Listener) bool { return l == ln })
+	s.doors = slices.DeleteFunc(s.doors, func(o *door) bool { return o == d })
+}
+
+// Retire lets nobody in through ln any more, closes the connections that came
+// through it and are idle, and lets the others end with the answer under way.
+func (s *Server) Retire(ln net.Listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ln.Close() // Serve may not have begun with it
+	for _, d := range s.doors {
+		if d.ln == ln {
+			s.shut(d)
+		}
+	}
+}
+
+// shut closes a door. s.mu is held.
+func (s *Server) shut(d *door) {
+	d.closed.Store(true)
+	d.ln.Close()
+	for c := range s.conns {
+		if c.door == d && !c.busy.Load() {
+			c.Conn.Close()
+		}
+	}
 }
 
 // let lets one connection in.
-func (s *Server) let(nc net.Conn, tlsConfig *tls.Config) {
-	c := &conn{Conn: nc, s: s, scheme: "http"}
+func (s *Server) let(nc net.Conn, d *door, tlsConfig *tls.Config) {
+	c := &conn{Conn: nc, s: s, door: d, scheme: "http"}
 	c.tcp, _ = nc.(*net.TCPConn)
 	c.top = c
 	if tlsConfig != nil {
@@ -187,7 +223,7 @@ func (s *Server) let(nc net.Conn, tlsConfig *tls.Config) {
 		c.top = c.tls
 	}
 	s.mu.Lock()
-	if s.closing.Load() {
+	if c.ending() {
 		s.mu.Unlock()
 		nc.Close()
 		return
@@ -221,6 +257,9 @@ func (s *Server) run(c *conn) {
 			s.cfg.Log.Debug("handshake failed", "remote", c.RemoteAddr(), "err", err)
 			return
 		}
+		if p := c.tls.ConnectionState().NegotiatedProtocol; p != "" && p != http11 {
+			return // the handshake was all: acme-tls/1 (RFC 8737, section 3)
+		}
 	} else if !c.wait(s.cfg.HeadTimeout) {
 		return
 	}
@@ -253,10 +292,10 @@ func (s *Server) panicked(where string, r any) {
 func (s *Server) Shutdown(ctx context.Context) {
 	s.mu.Lock()
 	s.closing.Store(true)
-	for _, ln := range s.lns {
-		ln.Close()
+	for _, d := range s.doors {
+		s.shut(d)
 	}
-	for c := range s.conns {
+	for c := range s.conns { // of doors that closed by themselves
 		if !c.busy.Load() {
 			c.Conn.Close()
 		}
