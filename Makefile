@@ -4,6 +4,7 @@
 GO        ?= go
 FUZZTIME  ?= 20s
 TEST_ARGS ?=
+VERSION   ?= 0.0.0
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # v1.9.0 needs a module that does not resolve everywhere; see .ci/govulncheck.
@@ -14,7 +15,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 BUILDVCS := $(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && echo auto || echo false)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test race vet cross-vet fmt-check tidy-check staticcheck govulncheck fuzz bench bench-install bench-index ci
+.PHONY: help run build test race vet cross-vet fmt-check tidy-check staticcheck govulncheck fuzz packages bench bench-install bench-index ci
 
 help: ## what can be asked of this Makefile
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -27,6 +28,7 @@ build: ## bin/larder
 
 test: ## all tests; installs what they need
 	@.ci/install-test-deps
+	@.ci/install-wine
 	$(GO) test $(TEST_ARGS) ./...
 
 race: ## the short tests under the race detector
@@ -55,6 +57,9 @@ govulncheck: ## known vulnerabilities; a database out of reach is said, not fail
 
 fuzz: ## every fuzz target for FUZZTIME (20s)
 	@GO="$(GO)" .ci/fuzz $(FUZZTIME)
+
+packages: ## deb, rpm and zip of VERSION in dist/
+	packaging/build $(VERSION) dist
 
 bench: ## this node beside the other caches that are installed, as ratios
 	$(GO) run ./bench/peers

@@ -47,7 +47,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root := rootCommand()
-	root.SetArgs(args)
+	root.SetArgs(vendorArgs(args))
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
@@ -85,7 +85,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 denied,
 		}
 		return usagef("%w; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(upCommand(), nodeCommand(), versionCommand())
+	root.AddCommand(upCommand(), nodeCommand(), tlsCommand(), versionCommand())
 	return root
 }
 
@@ -106,6 +106,15 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		return usagef("%s takes no arguments, found %q; see %s --help", cmd.CommandPath(), args[0], cmd.CommandPath())
 	}
 	return nil
+}
+
+func atMostOneArg(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return usagef("%s takes %s at most, found %q; see %s --help", cmd.CommandPath(), what, args[1], cmd.CommandPath())
+		}
+		return nil
+	}
 }
 
 func oneArg(what string) cobra.PositionalArgs {

@@ -16,6 +16,7 @@ import (
 	"larder/internal/node/config"
 	"larder/internal/strictyaml"
 	"larder/internal/sys/reload"
+	"larder/internal/sys/winservice"
 )
 
 func nodeCommand() *cobra.Command {
@@ -28,7 +29,8 @@ func nodeCommand() *cobra.Command {
 		SuggestionsMinimumDistance: 2,
 	}
 	cmd.AddCommand(nodeRunCommand(), nodeCheckCommand(), nodeStatusCommand(), nodeLsCommand(),
-		nodePurgeCommand(), nodePinCommand(true), nodePinCommand(false), nodeVerifyCommand(), nodeCatalogCommand())
+		nodePurgeCommand(), nodePinCommand(true), nodePinCommand(false), nodeVerifyCommand(), nodeCatalogCommand(),
+		nodeDeployCommand(), nodeUninstallCommand())
 	return cmd
 }
 
@@ -64,11 +66,22 @@ SIGHUP reads the catalogue, the certificate and the access log's file again.`,
 		if err != nil {
 			return err
 		}
-		log := newLog(cmd.ErrOrStderr(), cfg)
-		for _, w := range cfg.Warnings() {
-			log.Warn("configuration", "warning", w)
-		}
-		return runNode(cmd.Context(), cfg, node.Options{Log: log, Version: versionText()})
+		return winservice.Run(cmd.Context(), serviceName, func(ctx context.Context, service bool) error {
+			out := cmd.ErrOrStderr()
+			if service { // nobody sees its stderr
+				events, err := winservice.Log(serviceName)
+				if err != nil {
+					return err
+				}
+				defer events.Close()
+				out = events
+			}
+			log := newLog(out, cfg)
+			for _, w := range cfg.Warnings() {
+				log.Warn("configuration", "warning", w)
+			}
+			return runNode(ctx, cfg, node.Options{Log: log, Version: versionText()})
+		})
 	}
 	return cmd
 }

@@ -30,11 +30,14 @@ type admin struct {
 // adminFlag adds --admin.
 func adminFlag(cmd *cobra.Command) func() *admin {
 	addr := cmd.Flags().String("admin", "127.0.0.1:5001", "the node's admin listener")
-	return func() *admin {
-		a := &admin{base: "http://" + strings.TrimSuffix(strings.TrimPrefix(*addr, "http://"), "/")}
-		a.http.Transport = &http.Transport{DialContext: (&net.Dialer{Timeout: 3 * time.Second}).DialContext, DisableKeepAlives: true}
-		return a
-	}
+	return func() *admin { return newAdmin(*addr) }
+}
+
+// newAdmin makes what talks to the admin listener at addr.
+func newAdmin(addr string) *admin {
+	a := &admin{base: "http://" + strings.TrimSuffix(strings.TrimPrefix(addr, "http://"), "/")}
+	a.http.Transport = &http.Transport{DialContext: (&net.Dialer{Timeout: 3 * time.Second}).DialContext, DisableKeepAlives: true}
+	return a
 }
 
 // adminPatience is how long a node may take to answer.
@@ -52,7 +55,7 @@ func (a *admin) call(ctx context.Context, method, path string, in, out any) erro
 		}
 		body = bytes.NewReader(b)
 	}
-	if path != node.PathScrub { // which answers when everything has been read
+	if path != node.PathScrub && path != node.PathRenew { // which answer when everything has been read, or renewed
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, adminPatience, errSilent)
 		defer cancel()

@@ -13,11 +13,23 @@ import (
 
 // outputFlag adds --output and returns what prints in the form it names.
 func outputFlag(cmd *cobra.Command) func(v any, table func(w io.Writer)) error {
-	form := outputForm("table")
-	cmd.Flags().VarP(&form, "output", "o", "table, json or yaml")
+	return outputFlagWith(cmd, "", nil)
+}
+
+// outputFlagWith is outputFlag with one form more, which print writes.
+func outputFlagWith(cmd *cobra.Command, more string, print func(w io.Writer) error) func(v any, table func(w io.Writer)) error {
+	form := outputForm{form: "table", more: more}
+	usage := "table, json or yaml"
+	if more != "" {
+		usage = "table, json, yaml or " + more
+	}
+	cmd.Flags().VarP(&form, "output", "o", usage)
 	return func(v any, table func(w io.Writer)) error {
 		out := cmd.OutOrStdout()
-		switch form {
+		if more != "" && form.form == more {
+			return print(out)
+		}
+		switch form.form {
 		case "table":
 			tw := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 			table(tw)
@@ -40,26 +52,32 @@ func outputFlag(cmd *cobra.Command) func(v any, table func(w io.Writer)) error {
 			e.SetIndent(2)
 			return e.Encode(plain)
 		}
-		return fmt.Errorf("no output form %q", form)
+		return fmt.Errorf("no output form %q", form.form)
 	}
 }
 
 // outputForm is the value of --output. It is checked before anything is done.
-type outputForm string
+type outputForm struct {
+	form string
+	more string // a form that only this command has; "" none
+}
 
-func (f *outputForm) String() string { return string(*f) }
+func (f *outputForm) String() string { return f.form }
 func (f *outputForm) Type() string   { return "form" }
 func (f *outputForm) Set(s string) error {
-	if s != "table" && s != "json" && s != "yaml" {
-		return &formError{s}
+	if s != "table" && s != "json" && s != "yaml" && (f.more == "" || s != f.more) {
+		return &formError{s, f.more}
 	}
-	*f = outputForm(s)
+	f.form = s
 	return nil
 }
 
-type formError struct{ found string }
+type formError struct{ found, more string }
 
 func (e *formError) Error() string {
+	if e.more != "" {
+		return fmt.Sprintf("--output: found %q, expected table, json, yaml or %s", e.found, e.more)
+	}
 	return fmt.Sprintf("--output: found %q, expected table, json or yaml", e.found)
 }
 
