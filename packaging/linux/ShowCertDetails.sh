@@ -1,0 +1,12 @@
+#!/bin/sh
+# ShowCertDetails.sh of Connected Cache, for runbooks that call it: "larder tls show" has thumbprint and expiry, and more.
+set -eu
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
+larder=${LARDER:-}
+if [ -z "$larder" ] && [ -x "$here/larder" ]; then
+	larder=$here/larder
+fi
+if [ -z "$larder" ]; then
+	larder=$(command -v larder || echo /usr/bin/larder)
+fi
+exec "$larder" tls show "$@"

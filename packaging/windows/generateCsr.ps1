@@ -1,0 +1,45 @@
+# generateCsr.ps1 of Connected Cache, for runbooks that call it: "larder tls csr".
+# The account is told from the node's configuration; one that is given is checked
+# against it. A credential is accepted and not looked at: its password is not needed.
+[CmdletBinding(PositionalBinding = $false)]
+param(
+    [string] $algo,
+    [string] $keySizeOrCurve,
+    [string] $csrName,
+    [string] $subjectCommonName,
+    [string] $subjectCountry,
+    [string] $subjectState,
+    [string] $subjectOrg,
+    # Arrays: PowerShell makes one of a,b without quotation marks.
+    [string[]] $sanDns,
+    [string[]] $sanIp,
+    [string[]] $sanUri,
+    [string[]] $sanEmail,
+    [string[]] $sanRid,
+    [string[]] $sanDirName,
+    [string[]] $sanOtherName,
+    [Alias('RunTimeAccountName', 'RunTimeAccount')]
+    [string] $mccRunTimeAccount,
+    [System.Management.Automation.PSCredential] $mccLocalAccountCredential,
+    [Alias('h')]
+    [switch] $help
+)
+Set-StrictMode -Version 2
+$ErrorActionPreference = 'Stop'
+
+$larder = $env:LARDER
+if (-not $larder) {
+    foreach ($candidate in @((Join-Path $PSScriptRoot 'larder.exe'), (Join-Path (Split-Path $PSScriptRoot) 'larder.exe'), (Join-Path $env:ProgramFiles 'Larder\larder.exe'))) {
+        if (Test-Path -LiteralPath $candidate -PathType Leaf) { $larder = $candidate; break }
+    }
+}
+if (-not $larder) { $larder = (Get-Command larder.exe).Path }
+
+$call = @('tls', 'csr')
+if ($help) { $call += '--help' }
+foreach ($name in 'algo', 'keySizeOrCurve', 'csrName', 'subjectCommonName', 'subjectCountry', 'subjectState', 'subjectOrg',
+    'sanDns', 'sanIp', 'sanUri', 'sanEmail', 'sanRid', 'sanDirName', 'sanOtherName', 'mccRunTimeAccount') {
+    if ($PSBoundParameters.ContainsKey($name)) { $call += "-$name=" + ($PSBoundParameters[$name] -join ',') }
+}
+& $larder @call
+exit $LASTEXITCODE

@@ -1,0 +1,29 @@
+# importCert.ps1 of Connected Cache, for runbooks that call it: "larder tls import".
+# A credential is accepted and not looked at: its password is not needed.
+[CmdletBinding(PositionalBinding = $false)]
+param(
+    [string] $certName,
+    [Alias('RunTimeAccountName', 'RunTimeAccount')]
+    [string] $mccRunTimeAccount,
+    [System.Management.Automation.PSCredential] $mccLocalAccountCredential,
+    [Alias('h')]
+    [switch] $help
+)
+Set-StrictMode -Version 2
+$ErrorActionPreference = 'Stop'
+
+$larder = $env:LARDER
+if (-not $larder) {
+    foreach ($candidate in @((Join-Path $PSScriptRoot 'larder.exe'), (Join-Path (Split-Path $PSScriptRoot) 'larder.exe'), (Join-Path $env:ProgramFiles 'Larder\larder.exe'))) {
+        if (Test-Path -LiteralPath $candidate -PathType Leaf) { $larder = $candidate; break }
+    }
+}
+if (-not $larder) { $larder = (Get-Command larder.exe).Path }
+
+$call = @('tls', 'import')
+if ($help) { $call += '--help' }
+foreach ($name in 'certName', 'mccRunTimeAccount') {
+    if ($PSBoundParameters.ContainsKey($name)) { $call += "-$name=" + $PSBoundParameters[$name] }
+}
+& $larder @call
+exit $LASTEXITCODE
