@@ -6,7 +6,9 @@ param(
     [string] $mccRunTimeAccount,
     [System.Management.Automation.PSCredential] $mccLocalAccountCredential,
     [Alias('h')]
-    [switch] $help
+    [switch] $help,
+    [Parameter(ValueFromRemainingArguments = $true)]
+    [string[]] $further
 )
 Set-StrictMode -Version 2
 $ErrorActionPreference = 'Stop'
@@ -21,5 +23,6 @@ if (-not $larder) { $larder = (Get-Command larder.exe).Path }
 
 $call = @('tls', 'show')
 if ($help) { $call += '--help' }
+if ($further) { $call += $further } # of larder's own, such as --dir D:\tls
 & $larder @call
 exit $LASTEXITCODE

@@ -22,7 +22,9 @@ param(
     [string] $mccRunTimeAccount,
     [System.Management.Automation.PSCredential] $mccLocalAccountCredential,
     [Alias('h')]
-    [switch] $help
+    [switch] $help,
+    [Parameter(ValueFromRemainingArguments = $true)]
+    [string[]] $further
 )
 Set-StrictMode -Version 2
 $ErrorActionPreference = 'Stop'
@@ -41,5 +43,6 @@ foreach ($name in 'algo', 'keySizeOrCurve', 'csrName', 'subjectCommonName', 'sub
     'sanDns', 'sanIp', 'sanUri', 'sanEmail', 'sanRid', 'sanDirName', 'sanOtherName', 'mccRunTimeAccount') {
     if ($PSBoundParameters.ContainsKey($name)) { $call += "-$name=" + ($PSBoundParameters[$name] -join ',') }
 }
+if ($further) { $call += $further } # of larder's own, such as --dir D:\tls
 & $larder @call
 exit $LASTEXITCODE

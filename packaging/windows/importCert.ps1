@@ -7,7 +7,9 @@ param(
     [string] $mccRunTimeAccount,
     [System.Management.Automation.PSCredential] $mccLocalAccountCredential,
     [Alias('h')]
-    [switch] $help
+    [switch] $help,
+    [Parameter(ValueFromRemainingArguments = $true)]
+    [string[]] $further
 )
 Set-StrictMode -Version 2
 $ErrorActionPreference = 'Stop'
@@ -25,5 +27,6 @@ if ($help) { $call += '--help' }
 foreach ($name in 'certName', 'mccRunTimeAccount') {
     if ($PSBoundParameters.ContainsKey($name)) { $call += "-$name=" + $PSBoundParameters[$name] }
 }
+if ($further) { $call += $further } # of larder's own, such as --dir D:\tls
 & $larder @call
 exit $LASTEXITCODE
