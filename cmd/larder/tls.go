@@ -89,6 +89,7 @@ func withoutSentinel(err error) error {
 type tlsEnv struct {
 	dir   *tlsdir.Dir
 	cfg   *config.Config // nil with --dir
+	file  string         // of cfg
 	names []string       // that clients use, as far as somebody said so
 }
 
@@ -120,6 +121,9 @@ func tlsFlagsWith(cmd *cobra.Command, open func(path string) (*tlsdir.Dir, error
 				return nil, err
 			}
 			env.cfg, path = cfg, cfg.TLS.Dir
+			if env.file, err = filepath.Abs(*file); err != nil {
+				return nil, err
+			}
 			if len(env.names) == 0 {
 				env.names = cfg.TLS.ClientNames
 			}

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
 	"strings"
 	"time"
 
@@ -19,6 +23,7 @@ import (
 	"larder/internal/pki/revocation"
 	"larder/internal/pki/tlsdir"
 	"larder/internal/sys/durable"
+	"larder/internal/sys/runas"
 )
 
 func tlsDisableCommand() *cobra.Command {
@@ -167,11 +172,58 @@ func (e *tlsEnv) renew(ctx context.Context) (*tlsdir.Installed, error) {
 	if running {
 		return renewByNode(ctx, where)
 	}
+	// What is set up there may be the word of the account that the directory
+	// belongs to: a program to run, a file to send. It is not done as root.
+	more, err := runas.Needed(e.dir.Path())
+	if err != nil {
+		return nil, err
+	}
+	if more {
+		return e.renewAsOwner(ctx)
+	}
 	r, err := e.renewer()
 	if err != nil {
 		return nil, err
 	}
 	return r.Attempt(ctx)
+}
+
+// renewAsOwner renews in a process of the account that the directory belongs to.
+func (e *tlsEnv) renewAsOwner(ctx context.Context) (*tlsdir.Installed, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"tls", "renew", "--output", "json"}
+	if e.file != "" {
+		args = append(args, "--config", e.file)
+	} else {
+		args = append(args, "--dir", e.dir.Path())
+	}
+	if len(e.names) > 0 {
+		args = append(args, "--client-names", strings.Join(e.names, ","))
+	}
+	cmd := exec.CommandContext(ctx, self, args...)
+	cmd.Dir = e.dir.Path()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := runas.Owner(cmd, e.dir.Path()); err != nil {
+		return nil, fmt.Errorf("no node runs, and this account has more rights than the node's, which it does not lend to what is set up in %s: start the node, and it renews", e.dir.Path())
+	}
+	err = cmd.Run()
+	var ended *exec.ExitError
+	if errors.As(err, &ended) {
+		said := strings.TrimPrefix(strings.TrimSpace(stderr.String()), "larder: ")
+		return nil, &exitError{max(ended.ExitCode(), exitFailed), errors.New(said)}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("as the owner of %s: %w; put larder where every account may run it, as in /usr/bin, or start the node, and it renews", e.dir.Path(), err)
+	}
+	var done tlsdir.Installed
+	if err := json.Unmarshal(stdout.Bytes(), &done); err != nil {
+		return nil, fmt.Errorf("what the owner's process said: %w", err)
+	}
+	return &done, nil
 }
 
 // renewer renews in this process: there is no node whose ports it could use, so

@@ -43,9 +43,14 @@ func larder(t testing.TB, args ...string) run { return larderIn(t, "", args...) 
 // larderIn calls it in a directory.
 func larderIn(t testing.TB, dir string, args ...string) run {
 	t.Helper()
+	return call(t, dir, lardertest.Binary(t), args...)
+}
+
+func call(t testing.TB, dir, binary string, args ...string) run {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, lardertest.Binary(t), args...)
+	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Dir = dir
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

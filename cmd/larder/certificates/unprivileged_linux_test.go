@@ -195,7 +195,16 @@ func withoutPrivileges(t *testing.T) {
 	if err := s.Stop(); err != nil {
 		t.Error(err)
 	}
-	must(t, "tls", "renew", "--dir", s.tls)
+	// Where nobody cannot run the binary it is said, and not done as root.
+	if r := larder(t, "tls", "renew", "--dir", s.tls); r.exit == 0 || !strings.Contains(r.stderr, "put larder where every account may run it") {
+		t.Errorf("renew with a binary of root's: %s", r)
+	}
+	if r := call(t, "", larderFile, "tls", "renew", "--dir", s.tls); r.exit != 0 {
+		t.Fatalf("renew with the node off: %s", r)
+	}
+	if log := read(t, filepath.Join(s.tls, "logs", "audit.jsonl")); !strings.HasPrefix(log[strings.LastIndex(strings.TrimSpace(log), `"by":`):], `"by":"nobody"`) {
+		t.Errorf("root, with the node off, renewed as somebody else than its owner:\n%s", log)
+	}
 	s.ownedByNobody(t)
 	start()
 	s.served(t)

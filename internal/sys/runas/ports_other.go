@@ -1,0 +1,7 @@
+//go:build unix && !linux
+
+package runas
+
+import "syscall"
+
+func lowPorts(*syscall.SysProcAttr) {}
