@@ -3,6 +3,7 @@ package bundle
 import (
 	"bytes"
 	"crypto"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -23,6 +24,14 @@ const (
 	// mostSteps bounds the search for the best chain: authorities that all
 	// signed one another have more chains than anybody can try.
 	mostSteps = 10_000
+
+	// mostSignatures is how many signatures are verified in one call. Chains
+	// need a few; a file of certificates of one name can make it thousands.
+	mostSignatures = 100
+
+	// mostRSA is how many bits an RSA key may have, in which a signature is
+	// verified: as in crypto/tls. Those beyond cost 35 ms and more.
+	mostRSA = 8192
 )
 
 // Chain returns the certificate of a public key, then the one that issued it,
@@ -44,8 +53,12 @@ func (b *Bundle) Chain(leaf crypto.PublicKey) (chain, unused []*x509.Certificate
 	if first == nil {
 		return nil, nil, b.noLeaf(certs, leaf)
 	}
-	s := search{certs: certs, signed: make(map[[2]*x509.Certificate]bool)}
+	s := search{certs: certs, signed: make(map[signature]bool)}
 	s.extend([]*x509.Certificate{first})
+	if s.signatures > mostSignatures {
+		return nil, nil, &problem.Problem{Field: or(b.field, "certificate"), Found: fmt.Sprintf("more than %d certificates of one name to try", mostSignatures),
+			Expected: "the few that belong to the certificate", Next: "give the certificate with its own chain only"}
+	}
 	chain = s.best.chain
 	for _, c := range certs {
 		if !slices.Contains(chain, c) {
@@ -93,9 +106,18 @@ func (b *Bundle) noLeaf(certs []*x509.Certificate, leaf crypto.PublicKey) error 
 // search looks for the best chain.
 type search struct {
 	certs  []*x509.Certificate
-	signed map[[2]*x509.Certificate]bool // what issued found out; a signature costs
+	signed map[signature]bool // what issued found out; a signature costs
 	steps  int
 	best   found
+
+	signatures int // asked for; beyond mostSignatures nothing is verified, and names decide
+}
+
+// signature is that of a certificate, by a key; an authority may have many
+// certificates for one key.
+type signature struct {
+	child *x509.Certificate
+	key   string // RawSubjectPublicKeyInfo
 }
 
 // found is one chain and what speaks for it.
@@ -120,7 +142,7 @@ func (s *search) extend(chain []*x509.Certificate) {
 	s.steps++
 	last := chain[len(chain)-1]
 	ended := true
-	if len(chain) < mostLinks && s.steps < mostSteps && !s.issued(last, last) {
+	if len(chain) < mostLinks && s.steps < mostSteps && s.signatures <= mostSignatures && !s.issued(last, last) {
 		for _, c := range s.certs {
 			again := func(d *x509.Certificate) bool { // the same authority under another certificate
 				return bytes.Equal(d.RawSubject, c.RawSubject) && bytes.Equal(d.RawSubjectPublicKeyInfo, c.RawSubjectPublicKeyInfo)
@@ -154,7 +176,7 @@ func (s *search) appraise(chain []*x509.Certificate) found {
 
 // issued says whether parent issued child: by name, by key identifiers where
 // both have them, by being an authority, and by the signature (RFC 5280,
-// 4.2.1.1 and 6.1.3).
+// 4.2.1.1 and 6.1.3). No key of RSA that is too long issues anything.
 func (s *search) issued(child, parent *x509.Certificate) bool {
 	if !bytes.Equal(child.RawIssuer, parent.RawSubject) ||
 		len(child.AuthorityKeyId) > 0 && len(parent.SubjectKeyId) > 0 && !bytes.Equal(child.AuthorityKeyId, parent.SubjectKeyId) {
@@ -163,9 +185,15 @@ func (s *search) issued(child, parent *x509.Certificate) bool {
 	if child != parent && parent.BasicConstraintsValid && !parent.IsCA {
 		return false
 	}
-	pair := [2]*x509.Certificate{child, parent}
+	if key, ok := parent.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > mostRSA {
+		return false
+	}
+	pair := signature{child, string(parent.RawSubjectPublicKeyInfo)}
 	ok, known := s.signed[pair]
 	if !known {
+		if s.signatures++; s.signatures > mostSignatures {
+			return true
+		}
 		ok = ed448.CheckSignatureFrom(child, parent) == nil
 		s.signed[pair] = ok
 	}
@@ -173,10 +201,11 @@ func (s *search) issued(child, parent *x509.Certificate) bool {
 }
 
 // Leafs returns the certificates that can be a server's own: those of no
-// authority, or if there are none, those that issued no other of the bundle.
+// authority, or if there are none, those that issued no other of the bundle:
+// by their names, once too many signatures were looked at.
 func (b *Bundle) Leafs() []*x509.Certificate {
 	certs := distinct(b.Certs)
-	s := search{signed: make(map[[2]*x509.Certificate]bool)}
+	s := search{signed: make(map[signature]bool)}
 	issuer := func(parent *x509.Certificate) bool {
 		return slices.ContainsFunc(certs, func(child *x509.Certificate) bool { return child != parent && s.issued(child, parent) })
 	}
