@@ -6,10 +6,12 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/smallstep/pkcs7"
 
@@ -88,7 +90,7 @@ func (s *Signer) authority(ctx context.Context, c *http.Client) (*authority, err
 	if err != nil {
 		return nil, err
 	}
-	return choose(certs, s.fingerprint)
+	return choose(certs, s.fingerprint, time.Now())
 }
 
 // parseCACerts reads one certificate, or a PKCS#7 with more (RFC 8894,
@@ -104,10 +106,10 @@ func parseCACerts(answer []byte) ([]*x509.Certificate, error) {
 // choose finds out which certificate is for what (RFC 8894, section 4.2): the
 // CA alone, or with registration authorities before it. NDES has one of these
 // for signatures and one for encryption, told apart by key usage.
-func choose(certs []*x509.Certificate, fingerprint []byte) (*authority, error) {
+func choose(certs []*x509.Certificate, fingerprint []byte, now time.Time) (*authority, error) {
 	ca := &authority{certs: certs, signers: certs}
 	if fingerprint != nil {
-		if ca.signers = vouched(certs, fingerprint); len(ca.signers) == 0 {
+		if ca.signers = vouched(certs, fingerprint, now); len(ca.signers) == 0 {
 			return nil, signing.Refuse(&problem.Problem{
 				Field: "CA fingerprint", Found: fingerprints(certs), Expected: fmt.Sprintf("%x", fingerprint),
 				Next: "ask the CA's administrator; if the fingerprint is right, somebody else answers for the CA",
@@ -123,7 +125,7 @@ func choose(certs []*x509.Certificate, fingerprint []byte) (*authority, error) {
 	if !slices.Contains(ca.signers, ca.recipient) {
 		return nil, signing.Refuse(&problem.Problem{
 			Field: "SCEP GetCACert", Found: fingerprints([]*x509.Certificate{ca.recipient}) + " to encrypt to, which the CA's fingerprint does not stand for",
-			Expected: "a registration authority of the CA's, with a certificate that is not one for TLS, such as anybody has",
+			Expected: "a registration authority of the CA's: valid now, and for requests by its extended key usage (1.3.6.1.4.1.311.20.2.1 or 1.3.6.1.5.5.7.3.28)",
 			Next:     "ask the CA's administrator whose it is; if it is the SCEP server's, give its SHA-256 as the fingerprint",
 		})
 	}
@@ -174,11 +176,13 @@ func issuesAnother(c *x509.Certificate, certs []*x509.Certificate) bool {
 }
 
 // vouched are the certificates that a fingerprint stands for: the one that
-// has it, what that one issued, and so on. What issued it stands for others,
-// too, and does not count. Nor does what TLS could use, unless the fingerprint
-// is its own: the CA gives such certificates to everybody, and with one of
-// them everybody could play the registration authority.
-func vouched(certs []*x509.Certificate, fingerprint []byte) []*x509.Certificate {
+// has it, and of what that one issued, the CAs and the registration
+// authorities that are valid now, and so on. What issued it stands for others,
+// too, and does not count. Nor does any other certificate of the CA, unless the
+// fingerprint is its own: the CA gives them to everybody, for TLS, for mail,
+// for files, and with one of them everybody could read the challenge password
+// and answer for the CA.
+func vouched(certs []*x509.Certificate, fingerprint []byte, now time.Time) []*x509.Certificate {
 	var trusted []*x509.Certificate
 	for _, c := range certs {
 		if sum := sha256.Sum256(c.Raw); bytes.Equal(sum[:], fingerprint) {
@@ -191,7 +195,7 @@ func vouched(certs []*x509.Certificate, fingerprint []byte) []*x509.Certificate 
 			continue
 		}
 		for _, c := range certs {
-			if !slices.Contains(trusted, c) && !forTLS(c) && bytes.Equal(c.RawIssuer, by.RawSubject) && ed448.CheckSignatureFrom(c, by) == nil {
+			if !slices.Contains(trusted, c) && speaksForCA(c, now) && bytes.Equal(c.RawIssuer, by.RawSubject) && ed448.CheckSignatureFrom(c, by) == nil {
 				trusted = append(trusted, c)
 			}
 		}
@@ -199,8 +203,18 @@ func vouched(certs []*x509.Certificate, fingerprint []byte) []*x509.Certificate 
 	return trusted
 }
 
-func forTLS(c *x509.Certificate) bool {
-	return !isCA(c) && (slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth) || slices.Contains(c.ExtKeyUsage, x509.ExtKeyUsageClientAuth))
+// speaksForCA says whether what a certificate says of itself lets it act for
+// the CA that issued it: a CA below, or a registration authority. NDES' have
+// the extended key usage Certificate Request Agent, which a CA gives to those
+// who may ask in the name of others; the standard's word for it is id-kp-cmcRA
+// (RFC 6402, section 2.10).
+func speaksForCA(c *x509.Certificate, now time.Time) bool {
+	if now.Before(c.NotBefore) || now.After(c.NotAfter) {
+		return false
+	}
+	return isCA(c) || slices.ContainsFunc(c.UnknownExtKeyUsage, func(usage asn1.ObjectIdentifier) bool {
+		return usage.Equal(asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 311, 20, 2, 1}) || usage.Equal(asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 3, 28})
+	})
 }
 
 func fingerprints(certs []*x509.Certificate) string {

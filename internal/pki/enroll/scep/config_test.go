@@ -26,6 +26,7 @@ func TestMistakesInTheConfiguration(t *testing.T) {
 		{Config{URL: "http://ca.example", Fingerprint: "xyz"}, "CA fingerprint: found 3 characters; expected a SHA-256 of 64 hexadecimal digits; next: openssl x509 -in ca.crt -noout -fingerprint -sha256"},
 		{Config{URL: "http://ca.example", Fingerprint: strings.Repeat("ab ", 16)}, "CA fingerprint: found an MD5, as the page of NDES shows it; expected a SHA-256 of 64 hexadecimal digits; next: openssl x509 -in ca.crt -noout -fingerprint -sha256"},
 		{Config{URL: "http://ca.example", Fingerprint: strings.Repeat("AB:", 20)}, "CA fingerprint: found a SHA-1, as Windows shows it as thumbprint; expected a SHA-256 of 64 hexadecimal digits; next: openssl x509 -in ca.crt -noout -fingerprint -sha256"},
+		{Config{URL: "http://ca.example/scep", Challenge: word}, "SCEP challenge password: found that it would go to whoever answers at http://ca.example/scep, which is without TLS; expected the SHA-256 of the CA's certificate, which tells the CA from others; next: give --ca-fingerprint, as the CA's administrator says it, or use https"},
 	} {
 		_, err := New(test.config)
 		if err == nil || err.Error() != test.want {
@@ -47,7 +48,7 @@ func TestWarningsWithoutAFingerprint(t *testing.T) {
 
 func TestChallengeNeverPrints(t *testing.T) {
 	t.Parallel()
-	c := Config{URL: "http://ca.example", Challenge: word}
+	c := Config{URL: "https://ca.example", Challenge: word}
 	text, err := json.Marshal(struct{ P signing.Secret }{c.Challenge})
 	if err != nil {
 		t.Fatal(err)

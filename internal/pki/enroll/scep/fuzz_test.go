@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"slices"
 	"testing"
+	"time"
 
 	"larder/internal/pki/enroll/signing"
 
@@ -121,7 +122,7 @@ func FuzzCACerts(f *testing.F) {
 			sum := sha256.Sum256(certs[0].Raw)
 			fingerprint = sum[:]
 		}
-		chosen, err := choose(certs, fingerprint)
+		chosen, err := choose(certs, fingerprint, time.Now())
 		if err != nil {
 			return
 		}

@@ -34,17 +34,17 @@ func TestMicroMDM(t *testing.T) {
 		}
 	}
 	csr, key := request(t, keys.Ed25519, host)
-	_, err := signer(t, Config{URL: url, Challenge: word}).Sign(t.Context(), csr, key, nil)
+	_, err := signer(t, Config{URL: url, Challenge: word, Fingerprint: fingerprint}).Sign(t.Context(), csr, key, nil)
 	wantRefused(t, err, "badRequest", "an Ed25519 key")
 
 	csr, key = rsaRequest(t, host)
-	_, err = signer(t, Config{URL: url, Challenge: notIt}).Sign(t.Context(), csr, key, nil)
+	_, err = signer(t, Config{URL: url, Challenge: notIt, Fingerprint: fingerprint}).Sign(t.Context(), csr, key, nil)
 	wantRefused(t, err, "badRequest", "challenge password is right")
 	_, err = signer(t, Config{URL: url}).Sign(t.Context(), csr, key, nil)
 	wantRefused(t, err, "badRequest")
 	_, err = signer(t, Config{URL: url, Challenge: word, Fingerprint: strings.Repeat("ab", 32)}).Sign(t.Context(), csr, key, nil)
 	wantRefused(t, err, "CA fingerprint", fingerprint, strings.Repeat("ab", 32), "somebody else answers")
-	_, err = signer(t, Config{URL: url + "/nothing", Challenge: word}).Sign(t.Context(), csr, key, nil)
+	_, err = signer(t, Config{URL: url + "/nothing", Challenge: word, Fingerprint: fingerprint}).Sign(t.Context(), csr, key, nil)
 	wantRefused(t, err, "SCEP GetCACert", "404", "the address is right")
 }
 
@@ -66,7 +66,7 @@ func TestStepCA(t *testing.T) {
 			wantCert(t, chain, err, csr, 2)
 		}
 		csr, key := rsaRequest(t, host)
-		_, err := signer(t, Config{URL: url + "/" + name, Challenge: notIt}).Sign(t.Context(), csr, key, nil)
+		_, err := signer(t, Config{URL: url + "/" + name, Challenge: notIt, Fingerprint: fmt.Sprintf("%x", sha256.Sum256(of))}).Sign(t.Context(), csr, key, nil)
 		wantRefused(t, err, "badRequest", "challenge")
 	}
 	// The intermediate's fingerprint does not stand for a registration
@@ -76,6 +76,6 @@ func TestStepCA(t *testing.T) {
 	_, err := s.Sign(t.Context(), csr, key, nil)
 	wantRefused(t, err, "SCEP GetCACert", fmt.Sprintf("%x (CN=SCEP decrypter)", sha256.Sum256(ra.Raw)), "give its SHA-256 as the fingerprint")
 
-	_, err = signer(t, Config{URL: url + "/nobody", Challenge: word}).Sign(t.Context(), csr, key, nil)
+	_, err = signer(t, Config{URL: url + "/nobody", Challenge: word, Fingerprint: thumbprint(intermediate)}).Sign(t.Context(), csr, key, nil)
 	wantWords(t, err, "SCEP GetCACaps", "500", "provisioner nobody not found")
 }

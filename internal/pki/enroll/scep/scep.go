@@ -27,7 +27,8 @@ type Config struct {
 	// URL is the SCEP server, such as http://ca.example/certsrv/mscep/mscep.dll
 	// or https://ca.example/scep/NAME. HTTP without TLS will do: messages are
 	// signed and encrypted (RFC 8894, section 7.8), once it is certain whose
-	// the CA's certificate is; see Fingerprint.
+	// the CA's certificate is. So it takes a Fingerprint where there is a
+	// Challenge.
 	URL string
 	// Challenge is the challenge password, by which the CA knows who asks for
 	// a first certificate; "" if it wants none.
@@ -81,6 +82,13 @@ func New(c Config) (*Signer, error) {
 	if err := errors.Join(errAddress, errFingerprint); err != nil {
 		return nil, err
 	}
+	if s.url.Scheme == "http" && s.fingerprint == nil && c.Challenge != "" {
+		return nil, &problem.Problem{
+			Field: "SCEP challenge password", Found: "that it would go to whoever answers at " + s.url.String() + ", which is without TLS",
+			Expected: "the SHA-256 of the CA's certificate, which tells the CA from others",
+			Next:     "give --ca-fingerprint, as the CA's administrator says it, or use https",
+		}
+	}
 	return s, nil
 }
 
@@ -121,7 +129,8 @@ func (s *Signer) Warnings() []string {
 	if s.url.Scheme == "https" {
 		return []string{"no fingerprint of the CA's certificate: whoever has a certificate for " + s.url.Hostname() + " can stand in for the CA and read the challenge password"}
 	}
-	return []string{"no fingerprint of the CA's certificate, and no TLS: whoever is on the way to " + s.url.Hostname() + " can stand in for the CA and read the challenge password"}
+	// There is no challenge password here; see New.
+	return []string{"no fingerprint of the CA's certificate, and no TLS: whoever is on the way to " + s.url.Hostname() + " can stand in for the CA"}
 }
 
 // Sign gets a request signed. With a current certificate of the same CA that

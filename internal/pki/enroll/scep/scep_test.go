@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -124,7 +125,7 @@ func TestNodesComeBackWithTheChallenge(t *testing.T) {
 		if why == "no renewals known" {
 			n.caps = "SCEPStandard"
 		}
-		chain, err := signer(t, Config{URL: n.url, Challenge: word}).Sign(t.Context(), csr, key, current)
+		chain, err := signer(t, Config{URL: n.url, Fingerprint: thumbprint(n.ca), Challenge: word}).Sign(t.Context(), csr, key, current)
 		wantCert(t, chain, err, csr, 1)
 		if got := n.seen(); got != "[19+challenge]" {
 			t.Errorf("%s: the server saw %s", why, got)
@@ -142,7 +143,7 @@ func TestApproval(t *testing.T) {
 		}
 		return decision{status: verdict, failInfo: "2", text: "not one of ours"}
 	}
-	s := signer(t, Config{URL: n.url, Challenge: word, PollEvery: time.Millisecond, PollFor: time.Minute})
+	s := signer(t, Config{URL: n.url, Fingerprint: thumbprint(n.ca), Challenge: word, PollEvery: time.Millisecond, PollFor: time.Minute})
 	for _, algorithm := range []string{keys.RSA, keys.EC} {
 		n.keep(0)
 		csr, key := rsaRequest(t, host)
@@ -160,7 +161,7 @@ func TestApproval(t *testing.T) {
 	n.keep(0)
 	after = 1000
 	csr, key := rsaRequest(t, host)
-	s = signer(t, Config{URL: n.url, Challenge: word, PollEvery: time.Millisecond, PollFor: time.Microsecond})
+	s = signer(t, Config{URL: n.url, Fingerprint: thumbprint(n.ca), Challenge: word, PollEvery: time.Millisecond, PollFor: time.Microsecond})
 	_, err := s.Sign(t.Context(), csr, key, nil)
 	wantWords(t, err, "waits for somebody's approval", "approve it at the CA")
 	if at, ok := signing.NotBefore(err); !ok || time.Until(at) < 59*time.Minute || signing.IsRefused(err) {
@@ -209,7 +210,7 @@ func TestRefusalsInWords(t *testing.T) {
 	t.Parallel()
 	n := newNDES(t)
 	csr, key := rsaRequest(t, host)
-	s := signer(t, Config{URL: n.url, Challenge: word})
+	s := signer(t, Config{URL: n.url, Fingerprint: thumbprint(n.ca), Challenge: word})
 	for info, words := range map[string]string{
 		"0": "badAlg", "1": "badMessageCheck", "2": "badRequest", "3": "badTime", "4": "badCertID", "77": `did not name ("77")`, "": "did not name",
 	} {
@@ -251,7 +252,7 @@ func TestWrongReplies(t *testing.T) {
 			t.Parallel()
 			n := newNDES(t)
 			n.change = func(a *answer) { test.change(n, a) }
-			_, err := signer(t, Config{URL: n.url, Challenge: word}).Sign(t.Context(), csr, key, nil)
+			_, err := signer(t, Config{URL: n.url, Fingerprint: thumbprint(n.ca), Challenge: word}).Sign(t.Context(), csr, key, nil)
 			wantWords(t, err, test.words)
 			if signing.IsRefused(err) != test.refused {
 				t.Errorf("%v: refused %v", err, !test.refused)
@@ -300,7 +301,7 @@ func TestAnswersThatAreNoneOfSCEP(t *testing.T) {
 				_, _ = w.Write([]byte(test.body))
 				return true
 			}
-			_, err := signer(t, Config{URL: n.url, Challenge: word}).Sign(t.Context(), csr, key, nil)
+			_, err := signer(t, Config{URL: n.url, Fingerprint: thumbprint(n.ca), Challenge: word}).Sign(t.Context(), csr, key, nil)
 			wantWords(t, err, test.words...)
 			if signing.IsRefused(err) != test.refused {
 				t.Errorf("%v: refused %v", err, !test.refused)
@@ -327,8 +328,23 @@ func TestWhichCertificateIsForWhat(t *testing.T) {
 	ecCA := issue(t, caTemplate("EC"), nil, ecKey.Public(), ecKey)
 	plain := issue(t, &x509.Certificate{Subject: pkix.Name{CommonName: "RA"}}, n.ca, made[3].Public(), n.caKey)
 	forTLS := issue(t, &x509.Certificate{Subject: pkix.Name{CommonName: "anybody"}, KeyUsage: x509.KeyUsageKeyEncipherment, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, n.ca, made[3].Public(), n.caKey)
+	agent := func(change func(*x509.Certificate)) *x509.Certificate {
+		c := &x509.Certificate{Subject: pkix.Name{CommonName: "RA"}, KeyUsage: x509.KeyUsageKeyEncipherment, UnknownExtKeyUsage: []asn1.ObjectIdentifier{{1, 3, 6, 1, 5, 5, 7, 3, 28}}}
+		change(c)
+		return issue(t, c, n.ca, made[3].Public(), n.caKey)
+	}
+	now := time.Now()
+	cmc := agent(func(c *x509.Certificate) { c.KeyUsage = 0 })
+	over := agent(func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now.Add(-2*time.Hour), now.Add(-time.Hour) })
+	early := agent(func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now.Add(time.Hour), now.Add(2*time.Hour) })
+	anyUsage := agent(func(c *x509.Certificate) {
+		c.UnknownExtKeyUsage, c.ExtKeyUsage = nil, []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
+	})
+	files := agent(func(c *x509.Certificate) {
+		c.UnknownExtKeyUsage = []asn1.ObjectIdentifier{{1, 3, 6, 1, 4, 1, 311, 10, 3, 4}} // EFS
+	})
 	stranger := issue(t, caTemplate("Enterprise CA"), nil, made[3].Public(), made[3])
-	strangerRA := issue(t, &x509.Certificate{Subject: pkix.Name{CommonName: "RA"}, KeyUsage: x509.KeyUsageKeyEncipherment}, stranger, made[3].Public(), made[3])
+	strangerRA := issue(t, &x509.Certificate{Subject: pkix.Name{CommonName: "RA"}, KeyUsage: x509.KeyUsageKeyEncipherment, UnknownExtKeyUsage: cmc.UnknownExtKeyUsage}, stranger, made[3].Public(), made[3])
 	for _, test := range []struct {
 		name      string
 		certs     []*x509.Certificate
@@ -341,10 +357,17 @@ func TestWhichCertificateIsForWhat(t *testing.T) {
 		{"the CA alone", []*x509.Certificate{n.ca}, n.ca, n.ca, n.ca, 1, ""},
 		{"NDES", []*x509.Certificate{n.sig, n.ca, n.enc}, n.ca, n.enc, n.ca, 3, ""},
 		{"NDES in another order", []*x509.Certificate{n.enc, n.sig, n.ca}, nil, n.enc, n.ca, 3, ""},
+		{"NDES with somebody among them", []*x509.Certificate{n.sig, n.ca, n.enc, anyUsage}, n.ca, n.enc, n.ca, 3, ""},
 		{"the RA's own fingerprint", []*x509.Certificate{n.enc, n.sig, n.ca}, n.enc, n.enc, n.ca, 1, ""},
 		{"a chain", []*x509.Certificate{n.ca, sub}, n.ca, sub, sub, 2, ""},
 		{"a chain by its lower end", []*x509.Certificate{n.ca, sub}, sub, sub, sub, 1, ""},
-		{"an RA without key usage", []*x509.Certificate{n.ca, plain}, n.ca, plain, n.ca, 2, ""},
+		{"an RA by the standard's usage, without key usage", []*x509.Certificate{n.ca, cmc}, n.ca, cmc, n.ca, 2, ""},
+		{"an RA that has ended", []*x509.Certificate{n.ca, over}, n.ca, nil, nil, 0, "valid now"},
+		{"an RA that has not begun", []*x509.Certificate{n.ca, early}, n.ca, nil, nil, 0, "valid now"},
+		{"what has ended, by its own fingerprint", []*x509.Certificate{n.ca, over}, over, over, n.ca, 1, ""},
+		{"somebody without usages", []*x509.Certificate{n.ca, plain}, n.ca, nil, nil, 0, "CN=RA"},
+		{"somebody for every usage", []*x509.Certificate{n.ca, anyUsage}, n.ca, nil, nil, 0, "CN=RA"},
+		{"somebody for encrypted files", []*x509.Certificate{n.ca, files}, n.ca, nil, nil, 0, "CN=RA"},
 		{"an EC CA with an RSA RA", []*x509.Certificate{ecCA, plain}, nil, plain, plain, 2, ""},
 		{"EC alone", []*x509.Certificate{ecCA}, nil, nil, nil, 0, "no certificate with an RSA key"},
 		{"another fingerprint", []*x509.Certificate{n.ca}, sub, nil, nil, 0, "somebody else answers for the CA"},
@@ -358,7 +381,7 @@ func TestWhichCertificateIsForWhat(t *testing.T) {
 			sum := sha256.Sum256(test.by.Raw)
 			fingerprint = sum[:]
 		}
-		ca, err := choose(test.certs, fingerprint)
+		ca, err := choose(test.certs, fingerprint, now)
 		if test.recipient == nil {
 			wantRefused(t, err, test.words)
 			continue
