@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"slices"
 	"time"
@@ -22,7 +21,8 @@ import (
 //	COMMAND cleanup NAME VALUE
 //
 // where NAME is _acme-challenge.… and VALUE the text of the record. The
-// environment has, besides our own, LARDER_ACME_DOMAIN (the name to be proven,
+// environment has, besides what program.Inherited names of our own (what else a
+// hook needs, such as a token, it reads from a file), LARDER_ACME_DOMAIN (the name to be proven,
 // of a wildcard without "*."), LARDER_ACME_NAME and LARDER_ACME_VALUE, and as
 // hooks for certbot expect, CERTBOT_DOMAIN and CERTBOT_VALIDATION. A name and
 // its wildcard need two records at one NAME: present must add, not replace.
@@ -86,7 +86,7 @@ func (d *DNSCommand) run(ctx context.Context, what string, c Challenge) error {
 	}
 	command := program.Command{
 		Args: append(words, what, c.DNSName, c.DNSValue), Timeout: timeout,
-		Env: append(os.Environ(),
+		Env: append(program.Environment(),
 			"LARDER_ACME_DOMAIN="+c.Identifier,
 			"LARDER_ACME_NAME="+c.DNSName,
 			"LARDER_ACME_VALUE="+c.DNSValue,

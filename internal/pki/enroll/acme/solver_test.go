@@ -288,6 +288,24 @@ func TestListenersAnswerNothingElse(t *testing.T) {
 	}
 }
 
+func TestDNSCommandSeesNoSecretsOfTheNode(t *testing.T) {
+	t.Setenv("LARDER_TEST_SECRET", "hunter2") // hence not parallel
+	out := filepath.Join(t.TempDir(), "env")
+	d := acme.DNSCommand{Command: newHook(t, "env > \"$1\"\n") + " '" + out + "'"}
+	if err := d.Present(t.Context(), acme.Challenge{Type: acme.DNS01, Identifier: "cache.example", DNSName: "_acme-challenge.cache.example", DNSValue: "value"}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, is := range map[string]bool{"hunter2": false, "PATH=" + os.Getenv("PATH") + "\n": true, "CERTBOT_DOMAIN=cache.example\n": true} {
+		if strings.Contains(string(text), want) != is {
+			t.Errorf("%s in it: %v\n%s", want, !is, text)
+		}
+	}
+}
+
 func TestDNSCommand(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {

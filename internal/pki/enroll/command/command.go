@@ -10,7 +10,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"strings"
 	"time"
@@ -42,7 +41,7 @@ type Config struct {
 	// the certificate, and the chain if it has it, to its standard output:
 	// PEM, DER or PKCS#7. In its environment are LARDER_COMMON_NAME,
 	// LARDER_SAN (as in "DNS:cache.example,IP:10.0.0.5"), at a renewal
-	// LARDER_RENEWAL=1, and of the node's own what Inherited names.
+	// LARDER_RENEWAL=1, and of the node's own what program.Inherited names.
 	//
 	// It exits with 0, with 75 (try again later), with 77 (the CA said no:
 	// somebody has to act), or with any other code for trouble that may pass.
@@ -148,30 +147,12 @@ func (s *Signer) judge(ctx context.Context, o program.Outcome, err error) error 
 	}
 }
 
-// Inherited are the variables of the node's environment that the command
-// sees: what programs need to find their way, no more. Names are of every
-// system.
-func Inherited() []string {
-	return []string{
-		"PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR",
-		"SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
-		"SystemRoot", "SystemDrive", "windir", "ComSpec", "PATHEXT", "TEMP", "TMP", "USERPROFILE", "USERNAME",
-		"APPDATA", "LOCALAPPDATA", "ProgramData", "ProgramFiles", "PSModulePath",
-	}
-}
-
 func environment(req *x509.CertificateRequest, current *signing.Current) ([]string, error) {
 	names, err := san.OfRequest(req)
 	if err != nil {
 		return nil, err
 	}
-	var env []string
-	for _, name := range Inherited() {
-		if value, ok := os.LookupEnv(name); ok {
-			env = append(env, name+"="+value)
-		}
-	}
-	env = append(env,
+	env := append(program.Environment(),
 		"LARDER_COMMON_NAME="+printable(req.Subject.CommonName),
 		"LARDER_SAN="+printable(strings.Join(names.Texts(), ",")))
 	if current.Leaf() != nil {
