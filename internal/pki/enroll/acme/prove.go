@@ -155,9 +155,13 @@ func (v *visit) judged(ctx context.Context, proofs []*proof, tried attempts) (ag
 func (p *proof) field() string { return "ACME challenge " + p.way.Challenge + " for " + p.id.Value }
 
 // relinquish gives up authorizations that nobody will complete, of which CAs
-// allow an account only so many (RFC 8555, section 7.5.2).
+// allow an account only so many (RFC 8555, section 7.5.2). What the CA found
+// valid meanwhile stays: the next order need not prove it again.
 func (v *visit) relinquish(ctx context.Context, open []acme.Authorization) {
 	for _, authz := range open {
+		if now, err := v.client.GetAuthorization(ctx, v.account, authz.Location); err == nil && now.Status != acme.StatusPending {
+			continue
+		}
 		// One that has failed meanwhile is refused, which is as good.
 		if _, err := v.client.DeactivateAuthorization(ctx, v.account, authz.Location); err != nil {
 			v.s.log.DebugContext(ctx, "an ACME authorization could not be given up", "authorization", authz.Location, "err", err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/tls"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -351,6 +352,50 @@ func TestOrderThatIsProcessed(t *testing.T) {
 	if n := orders.Load(); n != 1 {
 		t.Errorf("%d orders; want a new one", n)
 	}
+}
+
+// What was proven stays so when another name fails.
+func TestProvenNamesAreNotGivenUp(t *testing.T) {
+	t.Parallel()
+	f := newFront(t)
+	p := newPebble(t, pebbleOptions{httpPort: f.HTTPPort})
+	r := newRelay(t, p)
+	var given atomic.Int32
+	r.change(func(_ http.ResponseWriter, req *http.Request) bool {
+		body, err := io.ReadAll(req.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		req.Body = io.NopCloser(bytes.NewReader(body))
+		var message struct{ Payload string }
+		_ = json.Unmarshal(body, &message) // directories have no body
+		payload, err := base64.RawURLEncoding.DecodeString(message.Payload)
+		if err != nil {
+			t.Error(err)
+		}
+		if bytes.Contains(payload, []byte("deactivated")) {
+			given.Add(1)
+		}
+		return false
+	}, nil)
+	s := newSigner(t, acme.Config{DirectoryURL: r.URL, Roots: p.Root.Pool(), Ways: []acme.Way{{Challenge: acme.HTTP01, Solver: oneOnly{f, "cache.example"}}}})
+	refused(t, trySign(t, s, "cache.example", "other.example"), "ACME challenge http-01 for other.example")
+	if n := given.Load(); n != 0 {
+		t.Errorf("%d authorizations were given up; want none, neither the valid one nor the one that failed", n)
+	}
+}
+
+// oneOnly presents what is for one name.
+type oneOnly struct {
+	acme.Solver
+	name string
+}
+
+func (o oneOnly) Present(ctx context.Context, c acme.Challenge) error {
+	if c.Identifier != o.name {
+		return nil
+	}
+	return o.Solver.Present(ctx, c)
 }
 
 // A CA that does not get round to looking.
