@@ -66,7 +66,7 @@ func (s *Signer) roots(ctx context.Context) (*x509.CertPool, error) {
 	// Section 4.1.1: whoever answers, nothing is told to it, no password, no
 	// certificate, no request; and nothing is believed but what the
 	// fingerprint vouches for.
-	c := inquiry.NewClient(&tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true})
+	c := follow(inquiry.NewClient(&tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true}))
 	defer c.CloseIdleConnections()
 	certs, err := s.fetchCACerts(ctx, c)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -44,7 +45,34 @@ func (s *Signer) client(roots *x509.CertPool, cert *tls.Certificate) *http.Clien
 		// server names, in which the issuing one may be missing.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
 	}
-	return inquiry.NewClient(config)
+	return follow(inquiry.NewClient(config))
+}
+
+// mostRedirects is how often a server may send us on.
+const mostRedirects = 5
+
+// follow lets a client go where its server sends it within its own origin, as
+// RFC 7030, section 3.2.1, has it: what proves who asks, in a header or in TLS,
+// goes to nobody else. What would make a GET of a POST (301, 302, 303) is left
+// to judge.
+func follow(c *http.Client) *http.Client {
+	c.CheckRedirect = func(next *http.Request, via []*http.Request) error {
+		if len(via) > mostRedirects || !sameOrigin(next.URL, via[0].URL) || next.Method != via[0].Method {
+			return http.ErrUseLastResponse
+		}
+		return nil
+	}
+	return c
+}
+
+func sameOrigin(a, b *url.URL) bool {
+	port := func(u *url.URL) string {
+		if p := u.Port(); p != "" || u.Scheme != "https" {
+			return p
+		}
+		return "443"
+	}
+	return a.Scheme == b.Scheme && strings.EqualFold(a.Hostname(), b.Hostname()) && port(a) == port(b)
 }
 
 // get and post return an error for every status but 200.
@@ -173,7 +201,12 @@ func (s *Signer) judge(resp *http.Response, operation string, answer []byte) err
 		return signing.Refuse(p)
 	case code >= 300 && code < 400:
 		p.Found = fmt.Sprintf("%s to %s from %s", resp.Status, inquiry.Clip(s.hide(resp.Header.Get("Location")), 200), s.base)
-		p.Next = "use the address that it leads to"
+		if to, err := resp.Location(); err == nil && sameOrigin(to, resp.Request.URL) {
+			p.Expected = "a redirect that keeps the request (307 or 308)"
+			p.Next = "look into the server's setup if this goes on, or use the address that it leads to"
+			return p
+		}
+		p.Next = "use the address that it leads to, if it is the CA's: nobody goes to another server unasked"
 		return signing.Refuse(p)
 	}
 	p.Next = "make the request as the CA wants it"

@@ -25,7 +25,8 @@ const (
 var ErrTooLong = errors.New("the answer is too long")
 
 // NewClient is for one CA's server. It follows nobody: where to is for a
-// person to decide, and a POST would become a GET.
+// person to decide, and a POST would become a GET. Whose protocol knows better
+// sets CheckRedirect.
 func NewClient(config *tls.Config) *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{
