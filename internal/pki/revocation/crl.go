@@ -89,13 +89,16 @@ func deltaIgnored(field string) *problem.Problem {
 func (c *Checker) look(ctx context.Context, u *url.URL, d distribution, leaf, issuer *x509.Certificate) (Answer, []*problem.Problem) {
 	source := "CRL " + show(u)
 	l, p := c.shelf.get(ctx, source, u, issuer, c.fetchList)
-	if p != nil {
+	if l == nil {
 		return Answer{}, []*problem.Problem{p}
 	}
 	var noted []*problem.Problem
+	if p != nil {
+		noted = append(noted, p)
+	}
 	partial, p := inScope(source, l, d, leaf)
 	if p != nil {
-		return Answer{}, []*problem.Problem{p}
+		return Answer{}, append(noted, p)
 	}
 	if _, ok := extensionOf(l.head.Extensions, oidFreshest); ok {
 		noted = append(noted, deltaIgnored(source))
@@ -105,11 +108,17 @@ func (c *Checker) look(ctx context.Context, u *url.URL, d distribution, leaf, is
 		return Answer{}, append(noted, unusableList(source, err))
 	}
 	a := Answer{Source: source, NextUpdate: l.head.NextUpdate}
+	weak := weakSignature(source, "a list", l.head.SignatureAlgorithm)
+	if weak != nil {
+		noted = append(noted, weak)
+	}
 	switch {
 	case e != nil:
 		a.Status, a.RevokedAt, a.Reason = Revoked, e.at, reason(e.reason)
 	case partial:
 		return Answer{}, append(noted, &problem.Problem{Field: source, Found: "a list for some reasons of revocation only", Expected: "one for all of them", Next: "have the CA publish a list for all reasons"})
+	case weak != nil:
+		return Answer{}, noted
 	default:
 		a.Status = Good
 	}

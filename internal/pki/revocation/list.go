@@ -102,6 +102,13 @@ func (l *list) signedBy(issuer *x509.Certificate) error {
 	return issuer.CheckSignature(l.head.SignatureAlgorithm, l.tbs, l.head.Signature)
 }
 
+// olderThan says whether a list was made before another of the same place:
+// each has a later time and a higher number than the one before (RFC 5280,
+// section 5.2.3).
+func (l *list) olderThan(m *list) bool {
+	return l.head.ThisUpdate.Before(m.head.ThisUpdate) || l.head.Number != nil && m.head.Number != nil && l.head.Number.Cmp(m.head.Number) < 0
+}
+
 // entry is what a list says about one certificate.
 type entry struct {
 	at     time.Time

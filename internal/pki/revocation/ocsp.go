@@ -54,7 +54,7 @@ func (c *Checker) OCSP(ctx context.Context, leaf, issuer *x509.Certificate) (Ans
 			a, p = readOCSP(source, der, leaf, issuer, time.Now())
 		}
 		if p == nil {
-			a.Problems = words(problems)
+			a.Problems = append(words(problems), a.Problems...)
 			return a, nil
 		}
 		problems = append(problems, p)
@@ -122,8 +122,16 @@ func readOCSP(source string, der []byte, leaf, issuer *x509.Certificate, now tim
 		return Answer{}, p
 	}
 	a := Answer{Source: source, NextUpdate: res.NextUpdate}
+	algorithms := []x509.SignatureAlgorithm{res.SignatureAlgorithm}
+	if signer := res.Certificate; signer != nil && !bytes.Equal(signer.RawSubjectPublicKeyInfo, issuer.RawSubjectPublicKeyInfo) {
+		algorithms = append(algorithms, signer.SignatureAlgorithm)
+	}
+	weak := weakSignature(source, "an answer", algorithms...)
 	switch res.Status {
 	case ocsp.Good:
+		if weak != nil {
+			return Answer{}, weak
+		}
 		a.Status = Good
 		// Clients know no skew, and refuse a staple without an end.
 		if !now.Before(res.ThisUpdate) && now.Before(res.NextUpdate) && len(der) <= mostStaple {
@@ -131,6 +139,9 @@ func readOCSP(source string, der []byte, leaf, issuer *x509.Certificate, now tim
 		}
 	case ocsp.Revoked:
 		a.Status, a.RevokedAt, a.Reason = Revoked, res.RevokedAt, reason(res.RevocationReason)
+		if weak != nil {
+			a.Problems = words([]*problem.Problem{weak})
+		}
 	default:
 		return unusable("that it does not know this certificate", "good or revoked", nil)
 	}

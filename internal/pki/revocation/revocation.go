@@ -184,6 +184,23 @@ func fresh(field, what string, thisUpdate, nextUpdate, now time.Time) *problem.P
 	return p
 }
 
+// weakSignature says what is wrong with the algorithms by which an answer,
+// called what, is signed. MD5 does not come here: crypto/x509 verifies none.
+//
+// SHA-1 it still verifies, and somebody who can have a CA sign what he chooses
+// may turn that into a signature of something else. So nothing is good on such
+// a word. Revoked counts nevertheless: CAs that are that old do revoke, and who
+// forges it gains nothing but that a certificate is replaced, while not to
+// believe it would leave a stolen key in use.
+func weakSignature(field, what string, algorithms ...x509.SignatureAlgorithm) *problem.Problem {
+	for _, a := range algorithms {
+		if a == x509.SHA1WithRSA || a == x509.ECDSAWithSHA1 || a == x509.DSAWithSHA1 {
+			return &problem.Problem{Field: field, Found: what + " signed with SHA-1 (" + a.String() + ")", Expected: "SHA-256 or better", Next: "have the CA sign with SHA-256; until then its word counts only if it says revoked"}
+		}
+	}
+	return nil
+}
+
 func at(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
 
 // clean makes text from a certificate or from a server fit for a terminal.

@@ -36,9 +36,10 @@ type shelf struct {
 type held struct {
 	turn chan struct{} // holds one token while somebody has the turn
 
-	list   *list // guarded by turn
-	failed *problem.Problem
-	until  time.Time // list or failed count until then
+	list   *list            // guarded by turn; the newest there was, also while failed is set
+	failed *problem.Problem // guarded by turn; why there is no list
+	noted  *problem.Problem // guarded by turn; what is to be said with the list
+	until  time.Time        // guarded by turn; list or failed count until then
 
 	used  time.Time // guarded by the shelf's mu
 	bytes int       // guarded by the shelf's mu
@@ -47,7 +48,12 @@ type held struct {
 type fetchFunc func(ctx context.Context, source string, u *url.URL, issuer *x509.Certificate) (*list, *problem.Problem)
 
 // get returns the list of u that issuer signed, fetched now or a short while
-// ago.
+// ago, or nil with what is wrong. With a list, a problem is but a remark.
+//
+// Lists come over HTTP, and an old one may count for days: whoever is on the way
+// can put it in the place of the new one that revokes. One that is older than
+// the one at hand is not taken as long as that counts. (After that it is: it
+// counts longer, so the CA must have begun to number anew.)
 func (s *shelf) get(ctx context.Context, source string, u *url.URL, issuer *x509.Certificate, fetch fetchFunc) (*list, *problem.Problem) {
 	sum := sha256.Sum256(issuer.Raw)
 	key := u.String() + "\x00" + string(sum[:])
@@ -59,19 +65,32 @@ func (s *shelf) get(ctx context.Context, source string, u *url.URL, issuer *x509
 		return nil, &problem.Problem{Field: source, Found: "no answer yet when the check was ended", Expected: "a list", Err: context.Cause(ctx)}
 	}
 	if now := time.Now(); now.Before(h.until) && (h.failed != nil || !now.After(h.list.head.NextUpdate)) {
-		return h.list, h.failed
+		return h.answer()
 	}
 	l, p := fetch(ctx, source, u, issuer)
 	now := time.Now()
 	switch {
+	case p == nil && h.list != nil && l.olderThan(h.list) && fresh(source, "a list", h.list.head.ThisUpdate, h.list.head.NextUpdate, now) == nil:
+		h.failed, h.until = nil, now.Add(failedFor)
+		h.noted = &problem.Problem{Field: source, Found: "an older list than before, of " + at(l.head.ThisUpdate), Expected: "the one of " + at(h.list.head.ThisUpdate) + ", which is used on, or a newer one",
+			Next: "tell whoever runs the CA, if it stays so; somebody on the way may also have put an old list in its place"}
 	case p == nil:
-		h.list, h.failed, h.until = l, nil, now.Add(longestHeld)
+		h.list, h.failed, h.noted, h.until = l, nil, nil, now.Add(longestHeld)
 		s.weigh(key, h, len(l.der))
-	case ctx.Err() == nil: // otherwise it is not the place's fault
-		h.list, h.failed, h.until = nil, p, now.Add(failedFor)
-		s.weigh(key, h, 0)
+	case ctx.Err() != nil: // it is not the place's fault
+		return nil, p
+	default:
+		h.failed, h.until = p, now.Add(failedFor)
 	}
-	return l, p
+	return h.answer()
+}
+
+// answer is what get returns. Who calls it has the turn.
+func (h *held) answer() (*list, *problem.Problem) {
+	if h.failed != nil {
+		return nil, h.failed
+	}
+	return h.list, h.noted
 }
 
 // place returns the place for key.
