@@ -6,7 +6,7 @@ import (
 )
 
 // Rights to files and directories (winnt.h). What follows is plain values, so
-// that it is tested on every system; acl_windows.go turns it into access lists
+// that it is tested on every system; private_windows.go turns it into access lists
 // and back.
 const (
 	fullAccess  = 0x1f01ff
@@ -62,6 +62,25 @@ func granted(list []entry) (accounts []string) {
 		}
 	}
 	return accounts
+}
+
+// believed is granted, if it was somebody with the right to it who wrote the
+// list. The owner of a directory can: where everybody may make directories, as
+// in C:\ProgramData, somebody may have made this one, with a list that names
+// him. An account that made a directory for itself alone has granted it.
+func believed(owner string, list []entry) (accounts []string) {
+	accounts = granted(list)
+	if owner == sidSystem || owner == sidAdministrators || len(accounts) == 1 && accounts[0] == owner {
+		return accounts
+	}
+	return nil
+}
+
+// withOwner is list with what the owner of a thing may do to it whatever the
+// list says: change the list.
+func withOwner(owner string, list []entry) []entry {
+	const readControl, writeDAC = 0x20000, 0x40000
+	return append(slices.Clone(list), entry{SID: owner, Mask: readControl | writeDAC})
 }
 
 // strangers is who has access by list and should not: groups other than the

@@ -61,6 +61,40 @@ func TestWhoIsNotGranted(t *testing.T) {
 	}
 }
 
+// A list says as much as whoever could write it.
+func TestListsAreBelievedByTheirOwner(t *testing.T) {
+	t.Parallel()
+	list := dirEntries([]string{alice})
+	for owner, want := range map[string][]string{
+		sidSystem: {alice}, sidAdministrators: {alice}, alice: {alice},
+		bob: nil, service: nil, "S-1-5-32-545": nil, "": nil,
+	} {
+		if got := believed(owner, list); !slices.Equal(got, want) {
+			t.Errorf("written by %q: %q, want %q", owner, got, want)
+		}
+	}
+	if got := believed(bob, dirEntries([]string{alice, bob})); got != nil {
+		t.Errorf("one who lets himself in beside another: %q", got)
+	}
+}
+
+// An owner who is not in the list can put himself there.
+func TestOwnersMayBeStrangers(t *testing.T) {
+	t.Parallel()
+	list := fileEntries([]string{alice}, readAccess)
+	for owner, want := range map[string][]string{
+		sidSystem: nil, sidAdministrators: nil, sidInstaller: nil, alice: nil,
+		bob: {alice, bob}, "S-1-5-32-545": {"S-1-5-32-545"},
+	} {
+		if got := strangers(withOwner(owner, list)); !slices.Equal(got, want) {
+			t.Errorf("owned by %s: %q, want %q", owner, got, want)
+		}
+	}
+	if got := strangers(withOwner(bob, fileEntries(nil, 0))); got != nil {
+		t.Errorf("one's own file: %q", got)
+	}
+}
+
 func TestStrangers(t *testing.T) {
 	t.Parallel()
 	private := fileEntries([]string{alice}, readAccess)

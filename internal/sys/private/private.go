@@ -8,7 +8,11 @@
 // administrators, and that account.
 package private
 
-import "larder/internal/sys/durable"
+import (
+	"fmt"
+
+	"larder/internal/sys/durable"
+)
 
 // WriteFile replaces name with data, as durable.WriteFile does, and nobody but
 // the account of its directory and the administrators can read it at any
@@ -28,7 +32,24 @@ func MkdirAll(dir string) error { return mkdirAll(dir) }
 // user (name, .\name), a domain account (DOMAIN\name, name@domain.example), a
 // group managed one (DOMAIN\name$) or a service's (NT AUTHORITY\LocalService).
 // Unix: a change of owner, which only root may do.
-func GrantAccount(dir, account string) error { return grantAccount(dir, account) }
+//
+// It refuses directories that others need (Shared), and on Unix a path with a
+// symbolic link that others than root can have put there. Links inside dir are
+// not followed, and a file with a second name stays whose it is and is an error.
+func GrantAccount(dir, account string) error {
+	if Shared(dir) {
+		return fmt.Errorf("giving %s to %s: %w", dir, account, errShared(dir))
+	}
+	return grantAccount(dir, account)
+}
+
+func errShared(dir string) error {
+	return fmt.Errorf("%s: found a directory that others need, expected one for the node alone", dir)
+}
+
+// BelongsTo says whether a directory is an account's already: on Unix it owns
+// it, on Windows the directory's list grants it as GrantAccount does.
+func BelongsTo(dir, account string) bool { return belongsTo(dir, account) }
 
 // Loose says whether others than one account and the administrators have to do
 // with a file, and how: "permissions 0644", "access for Everyone". A group

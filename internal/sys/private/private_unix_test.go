@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
@@ -144,7 +145,7 @@ func TestGrantGivesAllOfIt(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, n := range []string{dir, filepath.Dir(name), name, link} {
+	for _, n := range []string{dir, filepath.Dir(name), name} {
 		if u, _ := ownerOf(t, n); strconv.Itoa(u) != nobody.Uid {
 			t.Errorf("%s belongs to %d", n, u)
 		}
@@ -165,6 +166,129 @@ func TestGrantGivesAllOfIt(t *testing.T) {
 	}
 	if u, _ := ownerOf(t, outside); u != 0 {
 		t.Error("a file with another name was given away")
+	}
+}
+
+// The account that has a directory could put a link there that leads anywhere.
+func TestGrantDoesNotGoThroughLinksOfOthers(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	base := t.TempDir()
+	theirs, secret := filepath.Join(base, "theirs"), filepath.Join(base, "secret")
+	for _, dir := range []string{theirs, filepath.Join(secret, "below")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(secret, filepath.Join(theirs, "tls")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(theirs, 12345, 12345); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{filepath.Join(theirs, "tls"), filepath.Join(theirs, "tls", "below"), filepath.Join(theirs, "tls", "new")} {
+		if err := GrantAccount(dir, "nobody"); err == nil || !strings.Contains(err.Error(), theirs+"/tls: found a symbolic link where others than root may put one") {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+	for _, dir := range []string{secret, filepath.Join(secret, "below")} {
+		if u, _ := ownerOf(t, dir); u != 0 {
+			t.Errorf("%s was given away", dir)
+		}
+	}
+
+	// A link of root's where only root can put one is as good as a directory.
+	link := filepath.Join(base, "link")
+	if err := os.Symlink("theirs/../secret", link); err != nil {
+		t.Fatal(err)
+	}
+	if err := GrantAccount(filepath.Join(link, "below"), "nobody"); err != nil {
+		t.Fatal(err)
+	}
+	if u, _ := ownerOf(t, filepath.Join(secret, "below")); u == 0 {
+		t.Error("not given")
+	}
+	if u, _ := ownerOf(t, secret); u != 0 {
+		t.Error("given away with what is in it")
+	}
+}
+
+// What a name leads to is asked as well.
+func TestGrantOfSharedDirectories(t *testing.T) {
+	t.Parallel()
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink("/usr/share", link); err != nil {
+		t.Fatal(err)
+	}
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"/etc", "/etc/", "/usr/../etc", link} {
+		if err := GrantAccount(dir, me.Username); err == nil || !strings.Contains(err.Error(), "found a directory that others need") {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+}
+
+// One who has a directory may change names in it at any time: what is given is
+// what was looked at.
+func TestGrantWhileNamesChange(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	base := t.TempDir()
+	for _, d := range []string{base, filepath.Dir(base)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	secret := filepath.Join(base, "secret")
+	if err := os.WriteFile(secret, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(secret, 0o666); err != nil { // or the kernel may not let others give it a name
+		t.Fatal(err)
+	}
+	dir := filepath.Join(base, "dir")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := GrantAccount(dir, "nobody"); err != nil {
+		t.Fatal(err)
+	}
+	uid, gid := ownerOf(t, dir)
+	cmd := exec.Command("/bin/sh", "-c", "while :; do ln ../secret f; rm -f f; ln -s ../secret f; rm -f f; done 2>/dev/null")
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for range 5000 {
+		_ = GrantAccount(dir, "nobody")
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if u, _ := ownerOf(t, secret); u != 0 {
+		t.Error("a file outside was given away")
+	}
+	if u, _ := ownerOf(t, dir); u != uid || permOf(t, dir) != 0o700 {
+		t.Errorf("the directory is left with %d, mode %04o", u, permOf(t, dir))
+	}
+}
+
+func TestBelongsTo(t *testing.T) {
+	t.Parallel()
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if !BelongsTo(dir, me.Username) || BelongsTo(dir, "no such account") || BelongsTo(filepath.Join(dir, "none"), me.Username) {
+		t.Error("the owner is not told from others")
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -92,27 +93,148 @@ func grantAccount(dir, account string) error {
 	if err != nil {
 		return err
 	}
-	err = filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
-		if err != nil {
+	g := giver{dirs: forDirs, files: forFiles}
+	if administers() {
+		if g.owner, err = windows.StringToSid(sidAdministrators); err != nil {
 			return err
 		}
-		acl := forFiles
-		switch {
-		case d.IsDir():
-			acl = forDirs
-		case !d.Type().IsRegular(): // a link or a junction leads elsewhere
-			return nil
-		}
-		if err := windows.SetNamedSecurityInfo(name, windows.SE_FILE_OBJECT,
-			windows.DACL_SECURITY_INFORMATION|windows.PROTECTED_DACL_SECURITY_INFORMATION, nil, nil, acl, nil); err != nil {
-			return &fs.PathError{Op: "setting the access list of", Path: name, Err: err}
-		}
-		return nil
-	})
+	}
+	top, err := openToGive(dir, true, true)
 	if err != nil {
 		return fmt.Errorf("giving %s to %s: %w", dir, account, err)
 	}
+	defer func() { _ = windows.CloseHandle(top) }()
+	if final, err := finalPath(top); err == nil && Shared(final) {
+		return fmt.Errorf("giving %s to %s: %w", dir, account, errShared(final))
+	}
+	if err := g.give(top, dir); err != nil {
+		return fmt.Errorf("giving %s to %s: %w", dir, account, err)
+	}
 	return nil
+}
+
+// giver sets lists and, where it may, owners.
+type giver struct {
+	dirs, files *windows.ACL
+	owner       *windows.SID // nil: as it is
+}
+
+// openToGive opens something to set its list, not what it leads to if it is a
+// link or a junction; follow is for the directory that somebody named, which
+// may be where a drive is mounted. A directory that is open like this cannot be
+// moved away or replaced, so that the names in it lead to what is in it; a file
+// is not kept from those who use it.
+func openToGive(name string, isDir, follow bool) (windows.Handle, error) {
+	path, err := windows.UTF16PtrFromString(name)
+	if err != nil {
+		return 0, err
+	}
+	const access = windows.READ_CONTROL | windows.WRITE_DAC | windows.FILE_READ_ATTRIBUTES
+	share := uint32(windows.FILE_SHARE_READ | windows.FILE_SHARE_WRITE)
+	rights, flags := uint32(access), uint32(windows.FILE_FLAG_BACKUP_SEMANTICS|windows.FILE_FLAG_OPEN_REPARSE_POINT)
+	if follow {
+		flags = windows.FILE_FLAG_BACKUP_SEMANTICS
+	}
+	if administers() {
+		rights |= windows.WRITE_OWNER
+	}
+	if isDir {
+		rights |= windows.FILE_LIST_DIRECTORY
+	} else {
+		share |= windows.FILE_SHARE_DELETE
+	}
+	h, err := windows.CreateFile(path, rights, share, nil, windows.OPEN_EXISTING, flags, 0)
+	if err != nil {
+		return 0, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	return h, nil
+}
+
+// give sets the list of what is open as h, and of what is in it.
+func (g *giver) give(h windows.Handle, name string) error {
+	var info windows.ByHandleFileInformation
+	if err := windows.GetFileInformationByHandle(h, &info); err != nil {
+		return &fs.PathError{Op: "stat", Path: name, Err: err}
+	}
+	acl, isDir := g.files, info.FileAttributes&windows.FILE_ATTRIBUTE_DIRECTORY != 0
+	switch {
+	case isDir:
+		acl = g.dirs
+	case info.NumberOfLinks > 1:
+		// It has a name elsewhere as well, and what it is there for is not known here.
+		return fmt.Errorf("%s: found %d names for this file, expected one; it was left as it is", name, info.NumberOfLinks)
+	}
+	what := windows.SECURITY_INFORMATION(windows.DACL_SECURITY_INFORMATION | windows.PROTECTED_DACL_SECURITY_INFORMATION)
+	if g.owner != nil {
+		what |= windows.OWNER_SECURITY_INFORMATION
+	}
+	if err := windows.SetSecurityInfo(h, windows.SE_FILE_OBJECT, what, g.owner, nil, acl, nil); err != nil {
+		return &fs.PathError{Op: "setting the access list of", Path: name, Err: err}
+	}
+	if !isDir {
+		return nil
+	}
+	entries, err := os.ReadDir(name)
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, e := range entries {
+		if err := g.giveIn(filepath.Join(name, e.Name()), e.IsDir()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			failed = append(failed, err)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func (g *giver) giveIn(name string, isDir bool) error {
+	h, err := openToGive(name, isDir, false)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = windows.CloseHandle(h) }()
+	var info windows.ByHandleFileInformation
+	if err := windows.GetFileInformationByHandle(h, &info); err != nil {
+		return &fs.PathError{Op: "stat", Path: name, Err: err}
+	}
+	if info.FileAttributes&windows.FILE_ATTRIBUTE_REPARSE_POINT != 0 { // a link or a junction leads elsewhere
+		return nil
+	}
+	if isDir != (info.FileAttributes&windows.FILE_ATTRIBUTE_DIRECTORY != 0) {
+		return fmt.Errorf("%s: something else took its place meanwhile", name)
+	}
+	return g.give(h, name)
+}
+
+// finalPath is what is open, by its name without links and junctions.
+func finalPath(h windows.Handle) (string, error) {
+	buf := make([]uint16, windows.MAX_LONG_PATH)
+	n, err := windows.GetFinalPathNameByHandle(h, &buf[0], uint32(len(buf)), 0)
+	if err != nil || int(n) > len(buf) {
+		return "", errors.Join(err, windows.ERROR_FILENAME_EXCED_RANGE)
+	}
+	return windows.UTF16ToString(buf[:n]), nil
+}
+
+// administers is true for one who may make the administrators an owner: a
+// member of theirs whom user account control does not hold back, and SYSTEM.
+func administers() bool {
+	sid, err := windows.StringToSid(sidAdministrators)
+	if err != nil {
+		return false
+	}
+	member, err := windows.Token(0).IsMember(sid)
+	return err == nil && member
+}
+
+// belongsTo goes by the list, if it is to be believed.
+func belongsTo(dir, account string) bool {
+	sid, err := lookup(account)
+	if err != nil {
+		return false
+	}
+	owner, list, open, err := entriesOf(dir)
+	return err == nil && !open && slices.Contains(believed(owner, list), sid.String())
 }
 
 // lookup finds the identifier of an account.
@@ -135,14 +257,15 @@ func lookup(account string) (*windows.SID, error) {
 }
 
 // accountsOf is who files in dir are for, and what these may do with them: the
-// accounts that the directory was granted to, for reading. Without any it is
-// the account that runs this, unless it is one that has access anyway.
+// accounts that the directory was granted to, for reading. Without any, or if
+// who wrote the list is not to be believed, it is the account that runs this,
+// unless it is one that has access anyway.
 func accountsOf(dir string) (accounts []string, mask uint32, err error) {
-	list, unprotected, err := entriesOf(dir)
+	owner, list, unprotected, err := entriesOf(dir)
 	if err != nil {
 		return nil, 0, err
 	}
-	if accounts = granted(list); !unprotected && len(accounts) > 0 {
+	if accounts = believed(owner, list); !unprotected && len(accounts) > 0 {
 		return accounts, readAccess, nil
 	}
 	token := windows.GetCurrentProcessToken()
@@ -157,27 +280,37 @@ func accountsOf(dir string) (accounts []string, mask uint32, err error) {
 	return []string{me}, modify, nil
 }
 
-// entriesOf reads the access list of a file or directory. Open is true if it
-// has none, which lets everybody do everything.
-func entriesOf(name string) (list []entry, open bool, err error) {
-	sd, err := windows.GetNamedSecurityInfo(name, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION)
+// entriesOf reads the owner and the access list of a file or directory. Open is
+// true if it has none, which lets everybody do everything.
+func entriesOf(name string) (owner string, list []entry, open bool, err error) {
+	failed := func(err error) (string, []entry, bool, error) {
+		return "", nil, false, &fs.PathError{Op: "reading the access list of", Path: name, Err: err}
+	}
+	sd, err := windows.GetNamedSecurityInfo(name, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION|windows.OWNER_SECURITY_INFORMATION)
 	if err != nil {
-		return nil, false, &fs.PathError{Op: "reading the access list of", Path: name, Err: err}
+		return failed(err)
 	}
 	if sd == nil {
-		return nil, true, nil
+		return "", nil, true, nil
+	}
+	sid, _, err := sd.Owner()
+	if err != nil {
+		return failed(err)
+	}
+	if sid != nil {
+		owner = sid.String()
 	}
 	acl, _, err := sd.DACL()
 	if errors.Is(err, windows.ERROR_OBJECT_NOT_FOUND) || err == nil && acl == nil {
-		return nil, true, nil
+		return owner, nil, true, nil
 	}
 	if err != nil {
-		return nil, false, &fs.PathError{Op: "reading the access list of", Path: name, Err: err}
+		return failed(err)
 	}
 	if list, err = entriesIn(acl); err != nil {
-		return nil, false, &fs.PathError{Op: "reading the access list of", Path: name, Err: err}
+		return failed(err)
 	}
-	return list, false, nil
+	return owner, list, false, nil
 }
 
 func entriesIn(acl *windows.ACL) (list []entry, err error) {
@@ -201,7 +334,7 @@ func entriesIn(acl *windows.ACL) (list []entry, err error) {
 }
 
 // attributes are for making something with an access list that inherits
-// nothing.
+// nothing, and which belongs to the administrators if one of them makes it.
 func attributes(list []entry) (*windows.SecurityAttributes, error) {
 	acl, err := accessList(list)
 	if err != nil {
@@ -213,6 +346,15 @@ func attributes(list []entry) (*windows.SecurityAttributes, error) {
 	}
 	if err := sd.SetDACL(acl, true, false); err != nil {
 		return nil, err
+	}
+	if administers() {
+		owner, err := windows.StringToSid(sidAdministrators)
+		if err != nil {
+			return nil, err
+		}
+		if err := sd.SetOwner(owner, false); err != nil {
+			return nil, err
+		}
 	}
 	if err := sd.SetControl(windows.SE_DACL_PROTECTED, windows.SE_DACL_PROTECTED); err != nil {
 		return nil, err
@@ -253,14 +395,14 @@ func accessList(list []entry) (*windows.ACL, error) {
 }
 
 func looseAccess(name string) (string, bool) {
-	list, open, err := entriesOf(name)
+	owner, list, open, err := entriesOf(name)
 	switch {
 	case err != nil:
 		return "", false
 	case open:
 		return "no access list, which lets everybody in", true
 	}
-	sids := strangers(list)
+	sids := strangers(withOwner(owner, list))
 	if len(sids) == 0 {
 		return "", false
 	}

@@ -74,7 +74,7 @@ func TestAccessListsOfFiles(t *testing.T) {
 		below: dirEntries([]string{sidLocalService}),
 		name:  fileEntries([]string{sidLocalService}, readAccess),
 	} {
-		got, open, err := entriesOf(n)
+		owner, got, open, err := entriesOf(n)
 		if err != nil || open {
 			t.Fatalf("%s: open %v, %v", n, open, err)
 		}
@@ -83,6 +83,9 @@ func TestAccessListsOfFiles(t *testing.T) {
 		}
 		if wine() {
 			continue
+		}
+		if administers() && owner != sidAdministrators {
+			t.Errorf("%s belongs to %s, want the administrators: its owner can change the list", n, owner)
 		}
 		if len(got) != len(want) || slices.ContainsFunc(want, func(e entry) bool { return !slices.Contains(got, e) }) {
 			t.Errorf("%s: %+v, want %+v", n, got, want)
@@ -93,6 +96,15 @@ func TestAccessListsOfFiles(t *testing.T) {
 		}
 		if control, _, err := sd.Control(); err != nil || control&windows.SE_DACL_PROTECTED == 0 {
 			t.Errorf("%s inherits: control %x, %v", n, control, err)
+		}
+	}
+}
+
+func TestGrantOfWindowsItself(t *testing.T) {
+	t.Parallel()
+	for _, dir := range []string{`C:\`, `C:\Windows`, `c:\windows\.`, `C:\ProgramData\`} {
+		if err := GrantAccount(dir, "LocalService"); err == nil || !strings.Contains(err.Error(), "found a directory that others need") {
+			t.Errorf("%s: %v", dir, err)
 		}
 	}
 }
