@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -51,7 +50,7 @@ to you; --start runs systemd's.`,
 		Args: noAssignments,
 	}
 	file := configFlag(cmd)
-	account := cmd.Flags().String("run-time-account", "", `the account the node runs under: Linux larder; Windows NT AUTHORITY\LocalService, .\name, DOMAIN\name, or DOMAIN\name$ for a managed one`)
+	account := cmd.Flags().String("run-time-account", "", `the account the node runs under: Linux larder; Windows NT SERVICE\larder-node, LocalService, .\name, DOMAIN\name, or DOMAIN\name$ for a managed one`)
 	passwordFile := cmd.Flags().String("run-time-password-file", "", "a file with that account's password; Windows only, and only for users")
 	noFirewall := cmd.Flags().Bool("no-firewall", false, "leave the firewall alone")
 	start := cmd.Flags().Bool("start", false, "start the node")
@@ -171,6 +170,7 @@ func survey(ctx context.Context, file string, cfg *config.Config, account, passw
 		}
 	}
 	d.onThisSystem()
+	d.look()
 	return d, nil
 }
 
@@ -206,12 +206,4 @@ func ownHands() hands {
 		removeRule: firewall.Remove,
 		run:        runProgram,
 	}
-}
-
-// quoteForPeople is a command's argument as one types it.
-func quoteForPeople(s string) string {
-	if s == "" || strings.ContainsAny(s, " '\"$`\\;&|<>()*?#~") {
-		return strconv.Quote(s)
-	}
-	return s
 }

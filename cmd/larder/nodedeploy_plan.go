@@ -27,13 +27,16 @@ type deployment struct {
 	config  string // absolute
 	cfg     *config.Config
 
-	account      string // "": the default
-	password     string // never printed
-	accountThere bool   // Linux; Windows says so itself
-	readable     bool   // Linux: the account may read the configuration
-	unit         bool   // Linux: the package's unit is there
-	dropIn       bool   // Linux: dropInFile is there
-	start        bool   // and, for uninstall, stop
+	account      string   // "": the default
+	password     string   // never printed
+	accountThere bool     // Linux; Windows says so itself
+	group        string   // Linux: of the account
+	closed       []string // Linux: what keeps the account from reading the configuration
+	unit         bool     // Linux: the package's unit is there
+	dropIn       bool     // Linux: dropInFile is there
+	start        bool     // and, for uninstall, stop
+
+	there map[string]found // by the path in the configuration
 
 	firewall   firewall.Kind
 	noFirewall bool
@@ -57,7 +60,7 @@ type hands struct {
 	startIt    func(ctx context.Context, name string) error
 	uninstall  func(ctx context.Context, name string) error
 	addRule    func(context.Context, firewall.Rule) error
-	removeRule func(context.Context, firewall.Rule) error
+	removeRule func(ctx context.Context, name string) error
 	run        func(ctx context.Context, program string, args ...string) error
 }
 
@@ -67,28 +70,9 @@ func (d *deployment) runTimeAccount() string {
 	case d.account != "":
 		return d.account
 	case d.windows:
-		return winservice.DefaultAccount
+		return winservice.DefaultAccount(serviceName)
 	}
 	return "larder"
-}
-
-// dirs are the directories that the node writes in, each once; those that lie
-// in another are left to it.
-func (d *deployment) dirs() []string {
-	all := []string{d.cfg.State, d.cfg.TLS.Dir}
-	for _, drive := range d.cfg.Drives {
-		all = append(all, drive.Path)
-	}
-	if d.cfg.Log.Access != "" {
-		all = append(all, d.dirOf(d.cfg.Log.Access))
-	}
-	var dirs []string
-	for _, dir := range all {
-		if !slices.ContainsFunc(all, func(other string) bool { return other != dir && d.within(dir, other) }) && !slices.Contains(dirs, dir) {
-			dirs = append(dirs, dir)
-		}
-	}
-	return dirs
 }
 
 // slashed is a path with one kind of separators. filepath knows only those of
@@ -111,21 +95,13 @@ func (d *deployment) dirOf(file string) string {
 	return path.Dir(file)
 }
 
-// shared are directories of the system, which are not given to one account
-// whatever the configuration says.
-var shared = []string{
-	"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/media", "/mnt", "/opt", "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var",
-	"/usr/bin", "/usr/lib", "/usr/local", "/usr/sbin", "/usr/share", "/var/cache", "/var/lib", "/var/log", "/var/tmp", "/var/spool",
-	"c:/", "c:", "c:/windows", "c:/windows/system32", "c:/program files", "c:/program files (x86)", "c:/programdata", "c:/users",
-}
-
 // deploySteps is what has to be done so that the node runs on this machine.
 func deploySteps(d deployment, h hands) ([]step, error) {
 	account := d.runTimeAccount()
 	var mistakes []string
-	for _, dir := range d.dirs() {
-		if slices.Contains(shared, d.slashed(dir)) {
-			mistakes = append(mistakes, fmt.Sprintf("%s: found a directory that others need, expected one for the node alone, such as %s", dir, d.example(dir)))
+	for _, p := range d.topPlaces() {
+		if err := d.refuse(p); err != nil {
+			mistakes = append(mistakes, err.Error())
 		}
 	}
 	if !d.windows && d.password != "" {
@@ -187,7 +163,12 @@ func (d *deployment) windowsSteps(account string, h hands) (steps []step) {
 		command: winservice.CommandLine(o.Exe, o.Args),
 		do:      func(context.Context) error { return h.install(o) },
 	})
-	for _, dir := range d.dirs() {
+	for _, p := range d.topPlaces() {
+		dir := p.dir
+		if s, theirs := d.logStep(p, account); theirs {
+			steps = append(steps, s)
+			continue
+		}
 		steps = append(steps, step{
 			what:    fmt.Sprintf("directory %s, for %s, SYSTEM and the administrators alone", dir, account),
 			command: fmt.Sprintf(`icacls "%s" /inheritance:r /grant:r "*S-1-5-18:(OI)(CI)F" "*S-1-5-32-544:(OI)(CI)F" "%s:(OI)(CI)(M,DC)"`, dir, account),
@@ -204,23 +185,23 @@ func (d *deployment) linuxSteps(account string, h hands) (steps []step) {
 	if !d.accountThere {
 		steps = append(steps, step{
 			what:    fmt.Sprintf("account %s is not on this machine; make it, then deploy again", account),
-			command: fmt.Sprintf("useradd --system --user-group --home-dir %s --no-create-home --shell /usr/sbin/nologin %s", quoteForPeople(d.cfg.State), account),
+			command: fmt.Sprintf("useradd --system --user-group --home-dir %s --no-create-home --shell /usr/sbin/nologin %s", shellQuote(d.cfg.State), shellQuote(account)),
 		})
 	}
-	for _, dir := range d.dirs() {
+	for _, p := range d.topPlaces() {
+		dir := p.dir
+		if s, theirs := d.logStep(p, account); theirs {
+			steps = append(steps, s)
+			continue
+		}
 		s := step{what: fmt.Sprintf("directory %s, for %s alone", dir, account)}
-		s.command = fmt.Sprintf("install -d -m 0700 %s && chown -R %s: %[1]s && chmod o-rwx,g-w %[1]s", quoteForPeople(dir), account)
+		s.command = fmt.Sprintf("mkdir -p -m 0700 %s && chown -hR %s %[1]s && chmod o-rwx,g-w %[1]s", shellQuote(dir), shellQuote(account+":"))
 		if d.accountThere {
 			s.do = func(context.Context) error { return h.grant(dir, account) }
 		}
 		steps = append(steps, s)
 	}
-	if d.accountThere && !d.readable {
-		steps = append(steps, step{
-			what:    fmt.Sprintf("%s may not read %s", account, d.config),
-			command: fmt.Sprintf("chgrp %s %[2]s && chmod 0640 %[2]s", account, quoteForPeople(d.config)),
-		})
-	}
+	steps = append(steps, d.advice(account)...)
 	if text := d.dropInText(account); text != "" {
 		steps = append(steps, step{
 			what:    fmt.Sprintf("%s, what the unit has to know about this machine", dropInFile),
@@ -245,7 +226,11 @@ func (d *deployment) linuxSteps(account string, h hands) (steps []step) {
 func (d *deployment) dropInText(account string) string {
 	var lines []string
 	if account != "larder" {
-		lines = append(lines, "User="+account)
+		group := d.group
+		if group == "" {
+			group = account // which useradd makes with it
+		}
+		lines = append(lines, "User="+account, "Group="+group)
 	}
 	for _, dir := range d.dirs() {
 		if !d.within(dir, "/var/lib/larder") && !d.within(dir, "/var/log/larder") {
@@ -279,7 +264,7 @@ func (d *deployment) firewallSteps(add bool, rules []firewall.Rule, h hands) (st
 		}
 		var open []string
 		for _, r := range rules {
-			open = append(open, fmt.Sprint(r.Port))
+			open = append(open, r.PortList(", "))
 		}
 		return []step{{what: "no active firewall was found; if there is one, it has to let TCP " + strings.Join(open, ", ") + " in", note: true}}
 	}
@@ -288,16 +273,26 @@ func (d *deployment) firewallSteps(add bool, rules []firewall.Rule, h hands) (st
 		verb = "no longer lets in"
 	}
 	for _, r := range rules {
-		s := step{what: fmt.Sprintf("%s %s TCP %d", d.firewall, verb, r.Port), command: firewall.CommandFor(d.firewall, add, r)}
+		s := step{what: fmt.Sprintf("%s %s TCP %s", d.firewall, verb, r.PortList(", ")), command: firewall.CommandFor(d.firewall, add, r)}
 		if d.firewall == firewall.Windows {
-			s.do = func(ctx context.Context) error {
-				if add {
-					return h.addRule(ctx, r)
-				}
-				return h.removeRule(ctx, r)
-			}
+			s.do = func(ctx context.Context) error { return h.addRule(ctx, r) }
 		}
-		steps = append(steps, s)
+		if add || d.firewall != firewall.Windows {
+			steps = append(steps, s)
+		}
+	}
+	if d.firewall == firewall.Windows {
+		// By name, and whatever the ports were when they were made.
+		for _, name := range firewall.Names {
+			if add && slices.ContainsFunc(rules, func(r firewall.Rule) bool { return r.Name == name }) {
+				continue
+			}
+			steps = append(steps, step{
+				what:    fmt.Sprintf("%s has no rule %s", d.firewall, name),
+				command: firewall.Command(false, firewall.Rule{Name: name}),
+				do:      func(ctx context.Context) error { return h.removeRule(ctx, name) },
+			})
+		}
 	}
 	return steps
 }

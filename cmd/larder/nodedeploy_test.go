@@ -38,9 +38,9 @@ func (r *recorder) hands() hands {
 		startIt:    func(_ context.Context, name string) error { return r.do("start %s", name) },
 		uninstall:  func(_ context.Context, name string) error { return r.do("uninstall %s", name) },
 		addRule: func(_ context.Context, rule firewall.Rule) error {
-			return r.do("let in %d for %s", rule.Port, rule.Program)
+			return r.do("let in %s for %s", rule.PortList(","), rule.Program)
 		},
-		removeRule: func(_ context.Context, rule firewall.Rule) error { return r.do("shut %d", rule.Port) },
+		removeRule: func(_ context.Context, name string) error { return r.do("shut %s", name) },
 		run: func(_ context.Context, program string, args ...string) error {
 			return r.do("run %s %s", program, strings.Join(args, " "))
 		},
@@ -52,7 +52,7 @@ func linuxDeployment() deployment {
 	cfg.State, cfg.TLS.Dir = "/var/lib/larder", "/var/lib/larder/tls"
 	cfg.Drives = []config.Drive{{Path: "/var/lib/larder/cache"}, {Path: "/srv/two words/100%"}}
 	cfg.Log.Access = "/var/log/larder/access.log"
-	return deployment{exe: "/usr/bin/larder", config: "/etc/larder/node.yaml", cfg: cfg, accountThere: true, readable: true, unit: true, firewall: firewall.UFW}
+	return deployment{exe: "/usr/bin/larder", config: "/etc/larder/node.yaml", cfg: cfg, accountThere: true, group: "larder", unit: true, firewall: firewall.UFW}
 }
 
 func windowsDeployment() deployment {
@@ -60,7 +60,7 @@ func windowsDeployment() deployment {
 	cfg.State, cfg.TLS.Dir = `C:\ProgramData\Larder`, `C:\ProgramData\Larder\tls`
 	cfg.Drives = []config.Drive{{Path: `D:\Larder`}}
 	cfg.Log.Access = `C:\ProgramData\Larder\logs\access.log`
-	return deployment{windows: true, exe: `C:\Program Files\Larder\larder.exe`, config: `C:\ProgramData\Larder\node.yaml`, cfg: cfg, accountThere: true, readable: true, firewall: firewall.Windows}
+	return deployment{windows: true, exe: `C:\Program Files\Larder\larder.exe`, config: `C:\ProgramData\Larder\node.yaml`, cfg: cfg, accountThere: true, firewall: firewall.Windows}
 }
 
 // carriedOut is what a plan does and prints.
@@ -104,8 +104,8 @@ func TestDeployOnLinux(t *testing.T) {
 		"write " + dropInFile + ": # Written by larder node deploy.\n[Service]\nReadWritePaths=\"-/srv/two words/100%%\"\n",
 	})
 	wantText(t, text, "note:  /etc/larder/node.yaml is fine",
-		"done:  directory /var/lib/larder, for larder alone\n         install -d -m 0700 /var/lib/larder && chown -R larder: /var/lib/larder",
-		"to do: ufw lets in TCP 80\n         ufw allow 80/tcp comment 'Larder HTTP 80'",
+		"done:  directory /var/lib/larder, for larder alone\n         mkdir -p -m 0700 /var/lib/larder && chown -hR larder: /var/lib/larder",
+		"to do: ufw lets in TCP 80\n         ufw allow 80/tcp comment 'Larder HTTP'",
 		"to do: ufw lets in TCP 443",
 		"to do: the node is started, now and with the machine\n         systemctl daemon-reload && systemctl enable --now larder-node")
 }
@@ -129,12 +129,12 @@ func TestDeployStartsWhenAsked(t *testing.T) {
 func TestDeployWithoutTheAccount(t *testing.T) {
 	t.Parallel()
 	d := linuxDeployment()
-	d.accountThere, d.account = false, "cache"
+	d.accountThere, d.account, d.group = false, "cache", ""
 	did, text := carriedOut(t, deploySteps, d, false)
 	if slices.ContainsFunc(did, func(s string) bool { return strings.HasPrefix(s, "grant") }) {
 		t.Errorf("given to nobody: %q", did)
 	}
-	wantText(t, text, "to do: account cache is not on this machine", "useradd --system", "User=cache\n")
+	wantText(t, text, "to do: account cache is not on this machine", "useradd --system", "User=cache\n         Group=cache\n")
 }
 
 func TestDeployWhatTheUnitMustKnow(t *testing.T) {
@@ -151,9 +151,8 @@ func TestDeployWhatTheUnitMustKnow(t *testing.T) {
 	}
 	d.exe, d.config = "/opt/larder/larder", `/etc/other "name"/$x.yaml`
 	wantText(t, d.dropInText("larder"), "ExecStart=\nExecStart=\"/opt/larder/larder\" node run --config \"/etc/other \\\"name\\\"/$$x.yaml\"\n")
-	d.readable = false
-	_, text := carriedOut(t, deploySteps, d, false)
-	wantText(t, text, "to do: larder may not read", "chmod 0640")
+	d.account, d.group = "cache", "web"
+	wantText(t, d.dropInText("cache"), "User=cache\nGroup=web\n") // not the unit's group, which is another account's
 }
 
 func TestDeployOnWindows(t *testing.T) {
@@ -169,7 +168,7 @@ func TestDeployOnWindows(t *testing.T) {
 		`let in 443 for C:\Program Files\Larder\larder.exe`,
 		"start larder-node",
 	})
-	wantText(t, text, `netsh advfirewall firewall add rule name="Larder HTTP 80" dir=in action=allow protocol=TCP localport=80 program="C:\Program Files\Larder\larder.exe"`,
+	wantText(t, text, `netsh advfirewall firewall add rule name="Larder HTTP" dir=in action=allow protocol=TCP localport=80 program="C:\Program Files\Larder\larder.exe"`,
 		"sc.exe start larder-node", `icacls "D:\Larder"`)
 	if strings.Contains(text, d.password) {
 		t.Errorf("the password is printed:\n%s", text)
@@ -181,7 +180,7 @@ func TestDeployOnWindows(t *testing.T) {
 	if len(did) != 3 {
 		t.Errorf("done: %q", did)
 	}
-	wantText(t, text, `as NT AUTHORITY\LocalService`, "note:  the firewall is left alone", "may be out of reach", "to do: service larder-node is started")
+	wantText(t, text, `as NT SERVICE\larder-node`, "note:  the firewall is left alone", "may be out of reach", "to do: service larder-node is started")
 }
 
 func TestDryRunDoesNothing(t *testing.T) {
@@ -207,11 +206,11 @@ func TestDeployRefuses(t *testing.T) {
 	}{
 		"directories of the system": {linuxDeployment(), func(d *deployment) {
 			d.cfg.State, d.cfg.Log.Access = "/var/lib/", "/var/log/access.log"
-		}, []string{"/var/lib/: found a directory that others need, expected one for the node alone, such as /var/lib/larder", "/var/log: found"}},
+		}, []string{"state: /var/lib/: found a directory that others need, expected one for the node alone, such as /var/lib/larder", "log.access: /var/log: found"}},
 		"of Windows": {windowsDeployment(), func(d *deployment) {
 			d.cfg.State, d.cfg.TLS.Dir, d.cfg.Log.Access = `c:\programdata`, `C:\x\tls`, ""
 			d.cfg.Drives = []config.Drive{{Path: `C:\`}}
-		}, []string{`C:\: found a directory that others need, expected one for the node alone, such as C:\Larder`}},
+		}, []string{`drives[0].path: C:\: found a directory that others need, expected one for the node alone, such as C:\Larder`}},
 		"a password on Linux": {linuxDeployment(), func(d *deployment) { d.password = "correct horse" }, []string{"only Windows needs the password"}},
 		"no password":         {windowsDeployment(), func(d *deployment) { d.account = `CORP\cache` }, []string{`password: found none, expected that of CORP\cache`}},
 		"too much of one":     {windowsDeployment(), func(d *deployment) { d.account, d.password = `CORP\cache$`, "correct horse" }, []string{"password: found one, expected none"}},
@@ -252,12 +251,24 @@ func TestFailureEndsIt(t *testing.T) {
 	}
 }
 
+// A rule for ports that the configuration no longer has is removed as well.
+func TestFirewallGoesByNames(t *testing.T) {
+	t.Parallel()
+	d := windowsDeployment()
+	d.cfg.Listen.HTTP, d.cfg.Listen.HTTPS = []string{":80", ":8080"}, nil
+	did, _ := carriedOut(t, deploySteps, d, false)
+	wantDone(t, did[len(did)-2:], []string{`let in 80,8080 for C:\Program Files\Larder\larder.exe`, "shut Larder HTTPS"})
+	d.cfg.Listen.HTTP = []string{":9999"}
+	did, _ = carriedOut(t, uninstallSteps, d, false)
+	wantDone(t, did, []string{"uninstall larder-node", "shut Larder HTTP", "shut Larder HTTPS"})
+}
+
 func TestUninstall(t *testing.T) {
 	t.Parallel()
 	d := windowsDeployment()
 	did, text := carriedOut(t, uninstallSteps, d, false)
-	wantDone(t, did, []string{"uninstall larder-node", "shut 80", "shut 443"})
-	wantText(t, text, `netsh advfirewall firewall delete rule name="Larder HTTP 80"`, `kept: C:\ProgramData\Larder\node.yaml`, `kept: C:\ProgramData\Larder (state`, `kept: D:\Larder`)
+	wantDone(t, did, []string{"uninstall larder-node", "shut Larder HTTP", "shut Larder HTTPS"})
+	wantText(t, text, `netsh advfirewall firewall delete rule name="Larder HTTP" dir=in`, `kept: C:\ProgramData\Larder\node.yaml`, `kept: C:\ProgramData\Larder (state`, `kept: D:\Larder`)
 
 	d = linuxDeployment()
 	d.dropIn, d.firewall = true, firewall.Firewalld

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,37 +33,59 @@ func (d *deployment) onThisSystem() {
 	}
 	_, err := os.Stat(dropInFile)
 	d.dropIn = err == nil
-	if u, err := user.Lookup(d.runTimeAccount()); err == nil {
-		d.accountThere = true
-		d.readable = mayRead(u, d.config)
+	u, err := user.Lookup(d.runTimeAccount())
+	if err != nil {
+		u, err = user.LookupId(d.runTimeAccount())
+	}
+	if err != nil {
+		return
+	}
+	d.accountThere, d.group = true, u.Gid
+	if g, err := user.LookupGroupId(u.Gid); err == nil {
+		d.group = g.Name
+	}
+	d.closed = closedTo(u, d.config)
+}
+
+// closedTo is what keeps an account from reading a file, as far as permissions
+// of files have a say: directories above it, from the top, and the file.
+func closedTo(u *user.User, name string) (closed []string) {
+	if !mayDo(u, name, 4) {
+		closed = append(closed, name)
+	}
+	for dir := filepath.Dir(name); ; dir = filepath.Dir(dir) {
+		if !mayDo(u, dir, 1) {
+			closed = append(closed, dir)
+		}
+		if dir == filepath.Dir(dir) {
+			slices.Reverse(closed)
+			return closed
+		}
 	}
 }
 
-// mayRead says whether an account may read a file, as far as the file itself
-// and the directory it is in have a say.
-func mayRead(u *user.User, name string) bool {
+// mayDo says whether an account has rights to a file: 4 to read, 1 to enter.
+func mayDo(u *user.User, name string, bits fs.FileMode) bool {
+	if u.Uid == "0" {
+		return true
+	}
 	groups, err := u.GroupIds()
 	if err != nil {
 		groups = []string{u.Gid}
 	}
-	may := func(name string, bits fs.FileMode) bool {
-		info, err := os.Stat(name)
-		if err != nil {
-			return false
-		}
-		stat := info.Sys().(*syscall.Stat_t)
-		perm := info.Mode().Perm()
-		if strconv.FormatUint(uint64(stat.Uid), 10) == u.Uid {
-			return perm>>6&bits == bits
-		}
-		for _, g := range groups {
-			if strconv.FormatUint(uint64(stat.Gid), 10) == g {
-				return perm>>3&bits == bits
-			}
-		}
-		return perm&bits == bits
+	info, err := os.Stat(name)
+	if err != nil {
+		return false
 	}
-	return may(name, 4) && may(filepath.Dir(name), 1)
+	stat := info.Sys().(*syscall.Stat_t)
+	perm := info.Mode().Perm()
+	switch {
+	case strconv.FormatUint(uint64(stat.Uid), 10) == u.Uid:
+		perm >>= 6
+	case slices.Contains(groups, strconv.FormatUint(uint64(stat.Gid), 10)):
+		perm >>= 3
+	}
+	return perm&bits == bits
 }
 
 func grantDir(dir, account string) error { return private.GrantAccount(dir, account) }

@@ -14,7 +14,7 @@ const beAdministrator = "call it from a prompt that was opened as administrator"
 func isAdministrator() bool { return windows.GetCurrentProcessToken().IsElevated() }
 
 // onThisSystem fills in what only this system can say.
-func (d *deployment) onThisSystem() { d.windows, d.accountThere, d.readable = true, true, true }
+func (d *deployment) onThisSystem() { d.windows, d.accountThere = true, true }
 
 // grantDir gives a directory to an account, in a form of its name that the
 // service manager and the directory of accounts both know.

@@ -292,7 +292,7 @@ func deploy(t *testing.T, w *windows) {
 	for _, want := range []string{
 		`service larder-node, as CORP\larder$`,
 		`"C:\Program Files\Larder\larder.exe" node run --config C:\ProgramData\Larder\node.yaml`,
-		`netsh advfirewall firewall add rule name="Larder HTTPS 443" dir=in action=allow protocol=TCP localport=443 program="C:\Program Files\Larder\larder.exe"`,
+		`netsh advfirewall firewall add rule name="Larder HTTPS" dir=in action=allow protocol=TCP localport=443 program="C:\Program Files\Larder\larder.exe"`,
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the plan lacks %s\n%s", want, out)

@@ -16,22 +16,25 @@ import (
 	"strings"
 )
 
-// Rule lets connections to one TCP port in.
+// Rule lets connections to some TCP ports in.
 type Rule struct {
 	Name    string
-	Port    int
+	Ports   []int
 	Program string // only to this one; "" for any. Windows only.
 }
 
-// Rules is what the listeners of a configuration need, as host:port. Listeners
-// on loopback need none, and one whose port the system chooses cannot have one.
+// Names are those of all rules that Rules may give, whatever the ports: what
+// there is to remove when the configuration has changed meanwhile, or is gone.
+var Names = [...]string{"Larder HTTP", "Larder HTTPS"}
+
+// Rules is what the listeners of a configuration need, as host:port: one for
+// HTTP and one for HTTPS. Listeners on loopback need none, and one whose port
+// the system chooses cannot have one.
 func Rules(program string, http, https []string) ([]Rule, error) {
 	var rules []Rule
-	for _, of := range []struct {
-		what  string
-		addrs []string
-	}{{"HTTP", http}, {"HTTPS", https}} {
-		for _, addr := range of.addrs {
+	for i, addrs := range [...][]string{http, https} {
+		r := Rule{Name: Names[i], Program: program}
+		for _, addr := range addrs {
 			host, service, err := net.SplitHostPort(addr)
 			if err != nil {
 				return nil, err
@@ -43,21 +46,40 @@ func Rules(program string, http, https []string) ([]Rule, error) {
 			if ip, err := netip.ParseAddr(host); port == 0 || host == "localhost" || err == nil && ip.IsLoopback() {
 				continue
 			}
-			r := Rule{Name: fmt.Sprintf("Larder %s %d", of.what, port), Port: int(port), Program: program}
-			if !slices.Contains(rules, r) {
-				rules = append(rules, r)
+			if !slices.Contains(r.Ports, int(port)) {
+				r.Ports = append(r.Ports, int(port))
 			}
+		}
+		if len(r.Ports) > 0 {
+			rules = append(rules, r)
 		}
 	}
 	return rules, nil
 }
 
+// PortList is the ports with something between them.
+func (r Rule) PortList(between string) string {
+	texts := make([]string, 0, len(r.Ports))
+	for _, p := range r.Ports {
+		texts = append(texts, strconv.Itoa(p))
+	}
+	return strings.Join(texts, between)
+}
+
+func checkName(name string) error {
+	if name == "" || strings.ContainsAny(name, "\"\r\n\x00") || strings.EqualFold(name, "all") {
+		return fmt.Errorf("name of a firewall rule: found %q, expected some words without quotation marks", name)
+	}
+	return nil
+}
+
 func (r Rule) check() error {
+	if err := checkName(r.Name); err != nil {
+		return err
+	}
 	switch {
-	case r.Name == "" || strings.ContainsAny(r.Name, "\"\r\n\x00") || strings.EqualFold(r.Name, "all"):
-		return fmt.Errorf("name of a firewall rule: found %q, expected some words without quotation marks", r.Name)
-	case r.Port < 1 || r.Port > 65535:
-		return fmt.Errorf("port of a firewall rule: found %d, expected 1 to 65535", r.Port)
+	case len(r.Ports) == 0 || slices.Min(r.Ports) < 1 || slices.Max(r.Ports) > 65535:
+		return fmt.Errorf("ports of a firewall rule: found %d, expected some from 1 to 65535", r.Ports)
 	case strings.ContainsAny(r.Program, "\"\r\n\x00"):
 		return fmt.Errorf("program of a firewall rule: found %q, expected a path", r.Program)
 	}
@@ -70,7 +92,7 @@ func arguments(add bool, r Rule) []string {
 		return []string{"advfirewall", "firewall", "delete", "rule", "name=" + r.Name, "dir=in"}
 	}
 	args := []string{"advfirewall", "firewall", "add", "rule", "name=" + r.Name, "dir=in", "action=allow",
-		"protocol=TCP", "localport=" + strconv.Itoa(r.Port)}
+		"protocol=TCP", "localport=" + r.PortList(",")}
 	if r.Program != "" {
 		args = append(args, "program="+r.Program)
 	}
@@ -97,23 +119,27 @@ type Runner func(ctx context.Context, program string, args ...string) (output st
 // netsh would make a second.
 func Add(ctx context.Context, r Rule) error { return add(ctx, system, r) }
 
-// Remove removes a rule of that name from Windows' firewall. None is fine.
-func Remove(ctx context.Context, r Rule) error { return remove(ctx, system, r) }
+// Remove removes the rules of that name from Windows' firewall, whatever their
+// ports. None is fine.
+func Remove(ctx context.Context, name string) error { return remove(ctx, system, name) }
 
 func add(ctx context.Context, run Runner, r Rule) error {
-	if err := remove(ctx, run, r); err != nil {
+	if err := r.check(); err != nil {
+		return err
+	}
+	if err := remove(ctx, run, r.Name); err != nil {
 		return err
 	}
 	return netsh(ctx, run, true, r)
 }
 
-func remove(ctx context.Context, run Runner, r Rule) error {
-	if err := r.check(); err != nil {
+func remove(ctx context.Context, run Runner, name string) error {
+	if err := checkName(name); err != nil {
 		return err
 	}
 	// Asked first: deleting fails alike for a rule that is not there and for
 	// want of rights, and says which only in the language of the machine.
-	_, err := run(ctx, "netsh", "advfirewall", "firewall", "show", "rule", "name="+r.Name, "dir=in")
+	_, err := run(ctx, "netsh", "advfirewall", "firewall", "show", "rule", "name="+name, "dir=in")
 	var exit interface{ ExitCode() int }
 	switch {
 	case err == nil:
@@ -124,7 +150,7 @@ func remove(ctx context.Context, run Runner, r Rule) error {
 	default:
 		return err
 	}
-	return netsh(ctx, run, false, r)
+	return netsh(ctx, run, false, Rule{Name: name})
 }
 
 func netsh(ctx context.Context, run Runner, add bool, r Rule) error {

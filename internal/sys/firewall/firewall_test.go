@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os/exec"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -14,8 +15,8 @@ func TestRulesOfListeners(t *testing.T) {
 	t.Parallel()
 	const exe = `C:\Program Files\Larder\larder.exe`
 	got, err := Rules(exe, []string{":80", "10.0.0.1:80", "127.0.0.1:8080", "[::1]:8081", "localhost:8082", ":0"}, []string{":443", "[::]:8443"})
-	want := []Rule{{"Larder HTTP 80", 80, exe}, {"Larder HTTPS 443", 443, exe}, {"Larder HTTPS 8443", 8443, exe}}
-	if err != nil || !slices.Equal(got, want) {
+	want := []Rule{{"Larder HTTP", []int{80}, exe}, {"Larder HTTPS", []int{443, 8443}, exe}}
+	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
 	if got, err := Rules(exe, nil, nil); err != nil || len(got) != 0 {
@@ -30,11 +31,11 @@ func TestRulesOfListeners(t *testing.T) {
 
 func TestCommandsOfWindows(t *testing.T) {
 	t.Parallel()
-	r := Rule{"Larder HTTP 80", 80, `C:\Program Files\Larder\larder.exe`}
+	r := Rule{"Larder HTTP", []int{80, 8080}, `C:\Program Files\Larder\larder.exe`}
 	for got, want := range map[string]string{
-		Command(true, r):  `netsh advfirewall firewall add rule name="Larder HTTP 80" dir=in action=allow protocol=TCP localport=80 program="C:\Program Files\Larder\larder.exe"`,
-		Command(false, r): `netsh advfirewall firewall delete rule name="Larder HTTP 80" dir=in`,
-		Command(true, Rule{Name: "any", Port: 443}): `netsh advfirewall firewall add rule name="any" dir=in action=allow protocol=TCP localport=443`,
+		Command(true, r):  `netsh advfirewall firewall add rule name="Larder HTTP" dir=in action=allow protocol=TCP localport=80,8080 program="C:\Program Files\Larder\larder.exe"`,
+		Command(false, r): `netsh advfirewall firewall delete rule name="Larder HTTP" dir=in`,
+		Command(true, Rule{Name: "any", Ports: []int{443}}): `netsh advfirewall firewall add rule name="any" dir=in action=allow protocol=TCP localport=443`,
 	} {
 		if got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
@@ -81,20 +82,21 @@ func (f *fakeNetsh) run(_ context.Context, program string, args ...string) (stri
 func TestAddIsDoneOnce(t *testing.T) {
 	t.Parallel()
 	f := &fakeNetsh{names: []string{"mine"}}
-	r := Rule{"Larder HTTP 80", 80, `C:\l.exe`}
-	for range 3 {
+	r := Rule{"Larder HTTP", []int{80}, `C:\l.exe`}
+	for i := range 3 {
+		r.Ports = []int{80 + i}
 		if err := add(t.Context(), f.run, r); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if !slices.Equal(f.names, []string{"mine", "Larder HTTP 80"}) {
+	if !slices.Equal(f.names, []string{"mine", "Larder HTTP"}) {
 		t.Errorf("rules after adding three times: %q", f.names)
 	}
-	if want := `netsh advfirewall|firewall|add|rule|name=Larder HTTP 80|dir=in|action=allow|protocol=TCP|localport=80|program=C:\l.exe`; f.calls[len(f.calls)-1] != want {
+	if want := `netsh advfirewall|firewall|add|rule|name=Larder HTTP|dir=in|action=allow|protocol=TCP|localport=82|program=C:\l.exe`; f.calls[len(f.calls)-1] != want {
 		t.Errorf("called\n%s\nwant\n%s", f.calls[len(f.calls)-1], want)
 	}
 	for range 2 {
-		if err := remove(t.Context(), f.run, r); err != nil {
+		if err := remove(t.Context(), f.run, r.Name); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -106,16 +108,16 @@ func TestAddIsDoneOnce(t *testing.T) {
 func TestDenied(t *testing.T) {
 	t.Parallel()
 	f := &fakeNetsh{denied: true}
-	r := Rule{Name: "Larder HTTP 80", Port: 80}
+	r := Rule{Name: "Larder HTTP", Ports: []int{80}}
 	err := add(t.Context(), f.run, r)
 	if err == nil || !strings.Contains(err.Error(), Command(true, r)) || !strings.Contains(err.Error(), "requires elevation") || !strings.Contains(err.Error(), "next: ") {
 		t.Errorf("adding: %v", err)
 	}
 	f.names = []string{r.Name}
-	if err := remove(t.Context(), f.run, r); err == nil || !strings.Contains(err.Error(), Command(false, r)) {
+	if err := remove(t.Context(), f.run, r.Name); err == nil || !strings.Contains(err.Error(), Command(false, r)) {
 		t.Errorf("removing: %v", err)
 	}
-	if err := remove(t.Context(), func(context.Context, string, ...string) (string, error) { return "", exec.ErrNotFound }, r); !errors.Is(err, exec.ErrNotFound) {
+	if err := remove(t.Context(), func(context.Context, string, ...string) (string, error) { return "", exec.ErrNotFound }, r.Name); !errors.Is(err, exec.ErrNotFound) {
 		t.Errorf("a machine without netsh: %v; what cannot be asked is not the same as no rule", err)
 	}
 }
@@ -123,12 +125,14 @@ func TestDenied(t *testing.T) {
 func TestRulesThatAreNone(t *testing.T) {
 	t.Parallel()
 	f := &fakeNetsh{}
-	for _, r := range []Rule{{"", 80, ""}, {"all", 80, ""}, {`a" dir=out name="b`, 80, ""}, {"a", 0, ""}, {"a", 65536, ""}, {"a", 80, `C:\"x`}} {
+	for _, r := range []Rule{{"", []int{80}, ""}, {"all", []int{80}, ""}, {`a" dir=out name="b`, []int{80}, ""}, {"a", nil, ""}, {"a", []int{80, 0}, ""}, {"a", []int{65536}, ""}, {"a", []int{80}, `C:\"x`}} {
 		if err := add(t.Context(), f.run, r); err == nil || !strings.Contains(err.Error(), "found ") {
 			t.Errorf("%+v: %v", r, err)
 		}
-		if err := remove(t.Context(), f.run, r); err == nil {
-			t.Errorf("%+v was removed", r)
+	}
+	for _, name := range []string{"", "ALL", `a" dir=out name="b`} {
+		if err := remove(t.Context(), f.run, name); err == nil {
+			t.Errorf("%q was removed", name)
 		}
 	}
 	if len(f.calls) != 0 {
@@ -141,9 +145,9 @@ func TestOtherSystems(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("this is the system")
 	}
-	r := Rule{Name: "Larder HTTP 80", Port: 80}
-	for _, f := range []func(context.Context, Rule) error{Add, Remove} {
-		if err := f(t.Context(), r); !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "not on this system") {
+	r := Rule{Name: "Larder HTTP", Ports: []int{80}}
+	for _, err := range []error{Add(t.Context(), r), Remove(t.Context(), r.Name)} {
+		if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "not on this system") {
 			t.Errorf("got %v", err)
 		}
 	}
@@ -177,22 +181,33 @@ func TestDetect(t *testing.T) {
 
 func TestCommandsOfOtherFirewalls(t *testing.T) {
 	t.Parallel()
-	r := Rule{Name: "Larder HTTP 80", Port: 80}
+	r := Rule{Name: "Larder HTTP", Ports: []int{80}}
 	for _, c := range []struct {
 		kind   Kind
 		add    bool
 		prefix string
 	}{
-		{Windows, true, `netsh advfirewall firewall add rule name="Larder HTTP 80"`},
+		{Windows, true, `netsh advfirewall firewall add rule name="Larder HTTP"`},
 		{Firewalld, true, "firewall-cmd --permanent --add-port=80/tcp && firewall-cmd --reload"},
 		{Firewalld, false, "firewall-cmd --permanent --remove-port=80/tcp && firewall-cmd --reload"},
-		{UFW, true, "ufw allow 80/tcp comment 'Larder HTTP 80'"},
+		{UFW, true, "ufw allow 80/tcp comment 'Larder HTTP'"},
 		{UFW, false, "ufw delete allow 80/tcp"},
 		{Nftables, true, "nft insert rule inet filter input tcp dport 80 accept"},
 		{Nftables, false, "nft -a list chain inet filter input"},
 	} {
 		if got := CommandFor(c.kind, c.add, r); !strings.HasPrefix(got, c.prefix) {
 			t.Errorf("%s: %s, want %s", c.kind, got, c.prefix)
+		}
+	}
+	r.Ports = []int{80, 8080}
+	for kind, want := range map[Kind]string{
+		Windows:   `netsh advfirewall firewall add rule name="Larder HTTP" dir=in action=allow protocol=TCP localport=80,8080`,
+		Firewalld: "firewall-cmd --permanent --add-port=80/tcp --add-port=8080/tcp && firewall-cmd --reload",
+		UFW:       "ufw allow 80,8080/tcp comment 'Larder HTTP'",
+		Nftables:  "nft insert rule inet filter input tcp dport '{ 80, 8080 }' accept ",
+	} {
+		if got := CommandFor(kind, true, r); !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %s, want %s", kind, got, want)
 		}
 	}
 	if got := CommandFor(None, true, r); got != "" {

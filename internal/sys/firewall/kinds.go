@@ -55,17 +55,24 @@ func CommandFor(k Kind, add bool, r Rule) string {
 		if !add {
 			verb = "remove"
 		}
-		return fmt.Sprintf("firewall-cmd --permanent --%s-port=%d/tcp && firewall-cmd --reload", verb, r.Port)
+		each := fmt.Sprintf(" --%s-port=", verb)
+		return "firewall-cmd --permanent" + each + r.PortList("/tcp"+each) + "/tcp && firewall-cmd --reload"
 	case UFW:
 		if !add {
-			return fmt.Sprintf("ufw delete allow %d/tcp", r.Port)
+			return fmt.Sprintf("ufw delete allow %s/tcp", r.PortList(","))
 		}
-		return fmt.Sprintf("ufw allow %d/tcp comment '%s'", r.Port, strings.ReplaceAll(r.Name, "'", ""))
+		return fmt.Sprintf("ufw allow %s/tcp comment '%s'", r.PortList(","), strings.ReplaceAll(r.Name, "'", ""))
 	case Nftables:
-		if !add {
-			return fmt.Sprintf("nft -a list chain inet filter input | grep 'dport %d accept'   # then: nft delete rule inet filter input handle N", r.Port)
+		ports := r.PortList(", ")
+		inShell := ports
+		if len(r.Ports) > 1 {
+			ports = "{ " + ports + " }"
+			inShell = "'" + ports + "'"
 		}
-		return fmt.Sprintf("nft insert rule inet filter input tcp dport %d accept   # and into /etc/nftables.conf, to outlive a restart", r.Port)
+		if !add {
+			return fmt.Sprintf("nft -a list chain inet filter input | grep 'dport %s accept'   # then: nft delete rule inet filter input handle N", ports)
+		}
+		return fmt.Sprintf("nft insert rule inet filter input tcp dport %s accept   # and into /etc/nftables.conf, to outlive a restart", inShell)
 	}
 	return ""
 }

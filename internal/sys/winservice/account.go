@@ -16,13 +16,19 @@ type Account struct {
 // service: "Log on as a service" in the local security policy.
 const LogonRight = "SeServiceLogonRight"
 
-// DefaultAccount has next to no rights on the machine and none on others, and
-// may open ports 80 and 443: Windows does not guard them.
-const DefaultAccount = `NT AUTHORITY\LocalService`
+// virtual is the domain of accounts that Windows keeps for services, one for
+// each, of the same name.
+const virtual = "NT SERVICE"
+
+// DefaultAccount is the one that Windows keeps for a service alone. It has next
+// to no rights, and may open ports 80 and 443: Windows does not guard them.
+// LocalService has as few and is shared: what is private to it, every other
+// service that runs as LocalService may read as well.
+func DefaultAccount(service string) string { return virtual + `\` + service }
 
 // AccountOf reads an account as administrators write it:
 //
-//	"", LocalService, NT AUTHORITY\LocalService, NetworkService, LocalSystem
+//	LocalService, NT AUTHORITY\LocalService, NetworkService, LocalSystem
 //	NT SERVICE\name               the account that Windows keeps for a service
 //	name, .\name, MACHINE\name    a local user
 //	DOMAIN\name, name@domain      a user of a domain
@@ -33,8 +39,8 @@ func AccountOf(text string) (Account, error) {
 		return Account{}, fmt.Errorf("account: found %q, expected %s", text, expected)
 	}
 	switch plain := strings.ToLower(strings.ReplaceAll(name, " ", "")); strings.TrimPrefix(plain, `ntauthority\`) {
-	case "", "localservice":
-		return Account{Start: DefaultAccount}, nil
+	case "localservice":
+		return Account{Start: `NT AUTHORITY\LocalService`}, nil
 	case "networkservice":
 		return Account{Start: `NT AUTHORITY\NetworkService`}, nil
 	case "localsystem", "system", `.\localsystem`:
@@ -53,7 +59,7 @@ func AccountOf(text string) (Account, error) {
 	case at == 0 || at == len(user)-1 || qualified && at > 0:
 		return bad("either DOMAIN\\name or name@domain.example")
 	}
-	if strings.EqualFold(domain, "NT SERVICE") {
+	if strings.EqualFold(domain, virtual) {
 		return Account{Start: name}, nil
 	}
 	start := name
@@ -71,7 +77,7 @@ func AccountOf(text string) (Account, error) {
 func (a Account) check(password bool) error {
 	switch {
 	case a.Password && !password:
-		return fmt.Errorf("password: found none, expected that of %s; a group managed account (DOMAIN\\name$) or %s needs none", a.Start, DefaultAccount)
+		return fmt.Errorf("password: found none, expected that of %s; a group managed account (DOMAIN\\name$) or the account that Windows keeps for the service (NT SERVICE\\name) needs none", a.Start)
 	case !a.Password && password:
 		return fmt.Errorf("password: found one, expected none: %s has no password that anybody knows", a.Start)
 	}

@@ -23,7 +23,8 @@ func Install(o Options) error {
 // Start starts the service and waits until it runs.
 func Start(context.Context, string) error { return errElsewhere }
 
-// Uninstall stops the service, waits until it has, and removes it. That there
+// Uninstall stops the service, waits until it has, and removes it. Accounts
+// that could log on as a service only because of it no longer can. That there
 // is none is fs.ErrNotExist.
 func Uninstall(context.Context, string) error { return errElsewhere }
 

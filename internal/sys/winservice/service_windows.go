@@ -31,8 +31,9 @@ func Install(o Options) error {
 	if err != nil {
 		return err
 	}
+	var gotRight string
 	if made.account.Right {
-		if err := grantLogon(made.account); err != nil {
+		if gotRight, err = grantLogon(made.account); err != nil {
 			return fmt.Errorf("letting %s log on as a service: %w", made.account.Start, err)
 		}
 	}
@@ -59,6 +60,11 @@ func Install(o Options) error {
 		return fmt.Errorf("service %s: %w", o.Name, err)
 	}
 	defer s.Close()
+	if gotRight != "" {
+		if err := noteGranted(o.Name, gotRight); err != nil {
+			return fmt.Errorf("service %s: noting whom it let log on: %w", o.Name, err)
+		}
+	}
 	// Also what was just made: CreateService quotes the program only if it has to be.
 	if err := configure(s, config); err != nil {
 		return fmt.Errorf("service %s: its configuration: %w", o.Name, err)
@@ -149,7 +155,8 @@ func Start(ctx context.Context, name string) error {
 	return waitFor(ctx, s, svc.Running)
 }
 
-// Uninstall stops the service, waits until it has, and removes it. That there
+// Uninstall stops the service, waits until it has, and removes it. Accounts
+// that could log on as a service only because of it no longer can. That there
 // is none is fs.ErrNotExist.
 func Uninstall(ctx context.Context, name string) error {
 	m, s, err := open(name)
@@ -165,11 +172,18 @@ func Uninstall(ctx context.Context, name string) error {
 	} else if !errors.Is(err, windows.ERROR_SERVICE_NOT_ACTIVE) {
 		return fmt.Errorf("stopping service %s: %w", name, err)
 	}
+	accounts := granted(name) // which goes with the service
 	if err := s.Delete(); err != nil {
 		return fmt.Errorf("removing service %s: %w", name, err)
 	}
 	_ = eventlog.Remove(name) // its events stay readable
-	return nil
+	var failed []error
+	for _, a := range accounts {
+		if err := takeLogon(a); err != nil {
+			failed = append(failed, fmt.Errorf("taking the right to log on as a service (%s) from %s: %w", LogonRight, a, err))
+		}
+	}
+	return errors.Join(failed...)
 }
 
 func waitFor(ctx context.Context, s *mgr.Service, state svc.State) error {

@@ -67,7 +67,7 @@ func TestNoSuchService(t *testing.T) {
 
 func TestLogonRightForAnAccountThatIsNone(t *testing.T) {
 	t.Parallel()
-	if err := grantLogon(Account{Start: `.\nobody-of-that-name`, Right: true}); err == nil {
+	if _, err := grantLogon(Account{Start: `.\nobody-of-that-name`, Right: true}); err == nil {
 		t.Error("no error")
 	}
 }
@@ -97,6 +97,15 @@ func TestLifeOfAService(t *testing.T) {
 	if err := Install(o); err != nil {
 		t.Fatal("a second time: ", err)
 	}
+	const account = "S-1-5-21-1-2-3-1001" // of nobody
+	for range 2 {
+		if err := noteGranted(name, account); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := granted(name); !slices.Equal(got, []string{account}) {
+		t.Errorf("noted %q, want %s once", got, account)
+	}
 	m, s, err := open(name)
 	if err != nil {
 		t.Fatal(err)
@@ -108,9 +117,9 @@ func TestLifeOfAService(t *testing.T) {
 	if err := windows.QueryServiceConfig(s.Handle, config, uint32(len(buf)), &n); err != nil {
 		t.Fatal(err)
 	}
-	line, account := windows.UTF16PtrToString(config.BinaryPathName), windows.UTF16PtrToString(config.ServiceStartName)
-	if line != CommandLine(exe, o.Args) || account != "LocalSystem" || config.StartType != mgr.StartAutomatic {
-		t.Errorf("%s as %s, start type %d; want %s", line, account, config.StartType, CommandLine(exe, o.Args))
+	line, runs := windows.UTF16PtrToString(config.BinaryPathName), windows.UTF16PtrToString(config.ServiceStartName)
+	if line != CommandLine(exe, o.Args) || runs != "LocalSystem" || config.StartType != mgr.StartAutomatic {
+		t.Errorf("%s as %s, start type %d; want %s", line, runs, config.StartType, CommandLine(exe, o.Args))
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
@@ -123,6 +132,9 @@ func TestLifeOfAService(t *testing.T) {
 	}
 	if err := Uninstall(t.Context(), name); err != nil {
 		t.Fatal(err)
+	}
+	if got := granted(name); got != nil {
+		t.Errorf("the service is gone, and its notes are not: %q", got)
 	}
 	if b, err := os.ReadFile(said); err != nil || string(b) != "stopped" {
 		t.Errorf("the service left behind %q, %v", b, err)

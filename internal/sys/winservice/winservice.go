@@ -14,7 +14,7 @@ type Options struct {
 	Description string
 	Exe         string // the program, by its whole path
 	Args        []string
-	Account     string // see AccountOf
+	Account     string // see AccountOf; "" for DefaultAccount
 	Password    string // of that account; only for users
 }
 
@@ -52,7 +52,14 @@ func prepare(o Options) (service, error) {
 			mistakes = append(mistakes, fmt.Errorf("argument of the service: found %q, expected text without zero bytes", a))
 		}
 	}
-	a, err := AccountOf(o.Account)
+	account := o.Account
+	if strings.TrimSpace(account) == "" {
+		account = DefaultAccount(o.Name)
+	}
+	a, err := AccountOf(account)
+	if name, ok := strings.CutPrefix(strings.ToUpper(a.Start), virtual+`\`); ok && name != strings.ToUpper(o.Name) {
+		err = fmt.Errorf("account: found %q, expected %s: Windows keeps one for each service, of its name", o.Account, DefaultAccount(o.Name))
+	}
 	if err == nil {
 		err = a.check(o.Password != "")
 	}

@@ -14,9 +14,8 @@ func TestAccounts(t *testing.T) {
 	t.Parallel()
 	const user, managed, none = "password", "managed", "none"
 	for _, c := range []struct{ text, start, kind, lookup string }{
-		{"", DefaultAccount, none, ""},
-		{"LocalService", DefaultAccount, none, ""},
-		{`nt authority\local service`, DefaultAccount, none, ""},
+		{"LocalService", `NT AUTHORITY\LocalService`, none, ""},
+		{`nt authority\local service`, `NT AUTHORITY\LocalService`, none, ""},
 		{`NT AUTHORITY\NetworkService`, `NT AUTHORITY\NetworkService`, none, ""},
 		{"SYSTEM", "LocalSystem", none, ""},
 		{`.\LocalSystem`, "LocalSystem", none, ""},
@@ -51,9 +50,28 @@ func TestAccounts(t *testing.T) {
 	}
 }
 
+// Windows keeps an account for each service, and only of the service's name.
+func TestDefaultAccountIsTheServicesOwn(t *testing.T) {
+	t.Parallel()
+	o := Options{Name: "larder-node", Exe: `C:\l.exe`}
+	made, err := prepare(o)
+	if want := (Account{Start: `NT SERVICE\larder-node`}); err != nil || made.account != want {
+		t.Errorf("by default: %+v, %v; want %+v", made.account, err, want)
+	}
+	o.Account = `nt service\Larder-Node`
+	if err := o.Check(); err != nil {
+		t.Error(err)
+	}
+	o.Account = `NT SERVICE\other`
+	if err := o.Check(); err == nil || !strings.Contains(err.Error(), `expected NT SERVICE\larder-node`) {
+		t.Errorf("another service's: %v", err)
+	}
+}
+
 func TestAccountsThatAreNone(t *testing.T) {
 	t.Parallel()
 	for bad, want := range map[string]string{
+		"":                    "a name after the domain",
 		`CORP\`:               `a name after the domain, as in DOMAIN\name`,
 		`\larder`:             `a name after the domain, as in DOMAIN\name`,
 		`CORP\a\b`:            `.\name, DOMAIN\name, name@domain.example or DOMAIN\name$`,
