@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"larder/internal/lardertest"
 )
 
 func read(t *testing.T, name string) string {
@@ -30,15 +32,40 @@ func glob(t *testing.T, pattern string) []string {
 	return names
 }
 
-// program finds a program, also where only root's PATH leads.
+// inCI is true where nothing may be left out for want of a program.
+func inCI() bool { return os.Getenv("CI") == "true" }
+
+// program finds a program that tests cannot do without.
 func program(t *testing.T, name string) string {
 	t.Helper()
+	path := find(name)
+	if path == "" && inCI() {
+		t.Fatalf("%s is not on this machine", name)
+	}
+	if path == "" {
+		t.Skipf("%s is not on this machine", name)
+	}
+	return path
+}
+
+// checker finds a program that looks a second time at what other tests run.
+// Nothing brings it to a machine of the tests.
+func checker(t *testing.T, name string) string {
+	t.Helper()
+	path := find(name)
+	if path == "" {
+		t.Skipf("%s is not on this machine", name)
+	}
+	return path
+}
+
+// find looks for a program, also where only root's PATH leads; "" for none.
+func find(name string) string {
 	for _, n := range []string{name, "/usr/sbin/" + name, "/sbin/" + name} {
 		if path, err := exec.LookPath(n); err == nil {
 			return path
 		}
 	}
-	t.Skipf("%s is not on this machine", name)
 	return ""
 }
 
@@ -69,7 +96,7 @@ func TestShellScriptsAreWellFormed(t *testing.T) {
 			t.Errorf("%s is not executable: %v", s, err)
 		}
 	}
-	if out, err := exec.Command(program(t, "shellcheck"), append(scripts, "build")...).CombinedOutput(); err != nil {
+	if out, err := exec.Command(checker(t, "shellcheck"), append(scripts, "build")...).CombinedOutput(); err != nil {
 		t.Errorf("shellcheck: %v\n%s", err, out)
 	}
 }
@@ -137,6 +164,13 @@ var parameters = map[string][]string{
 	"ShowCertDetails": {},
 }
 
+// refusal is for PowerShell before 7.3, and later ones set up to pass arguments
+// as those did: quotation marks in an argument reach a program as something
+// else, and what they do to blanks beside them differs by version.
+const refusal = `$legacy = $PSVersionTable.PSVersion -lt [version]'7.3' -or "$(Get-Variable PSNativeCommandArgumentPassing -ValueOnly -ErrorAction SilentlyContinue)" -eq 'Legacy'
+if ($legacy -and ($call -like '*"*')) {
+    [Console]::Error.WriteLine("argument: found `
+
 // PowerShell is not on the machines of the tests, so this is what can be seen
 // by reading.
 func TestPowerShellEntryPoints(t *testing.T) {
@@ -160,6 +194,9 @@ func TestPowerShellEntryPoints(t *testing.T) {
 			if !strings.Contains(body, "'"+p+"'") {
 				t.Errorf("%s does not pass %s on", script, p)
 			}
+		}
+		if refused, called := strings.Index(body, refusal), strings.Index(body, "& $larder @call"); refused < 0 || refused > called {
+			t.Errorf("%s does not refuse quotation marks where PowerShell changes them", script)
 		}
 		if !strings.Contains(param, "[Alias('RunTimeAccountName', 'RunTimeAccount')]") {
 			t.Errorf("%s lacks the account's older names", script)
@@ -204,7 +241,7 @@ func TestUnit(t *testing.T) {
 	if err := os.WriteFile(file, []byte(strings.Replace(unit, "ExecStart=/usr/bin/larder", "ExecStart=/bin/true", 1)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command(program(t, "systemd-analyze"), "verify", "--man=no", file).CombinedOutput(); err != nil || strings.Contains(string(out), "larder-node.service:") {
+	if out, err := exec.Command(checker(t, "systemd-analyze"), "verify", "--man=no", file).CombinedOutput(); err != nil || strings.Contains(string(out), "larder-node.service:") {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
 	}
 }
@@ -212,7 +249,7 @@ func TestUnit(t *testing.T) {
 func TestAppArmorProfile(t *testing.T) {
 	t.Parallel()
 	// -Q: read, but load nothing; -K: no cache.
-	if out, err := exec.Command(program(t, "apparmor_parser"), "-Q", "-K", "apparmor/usr.bin.larder").CombinedOutput(); err != nil {
+	if out, err := exec.Command(checker(t, "apparmor_parser"), "-Q", "-K", "apparmor/usr.bin.larder").CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
@@ -222,7 +259,7 @@ func machine(t *testing.T) (path string, calls func() string) {
 	t.Helper()
 	dir := t.TempDir()
 	var all []func() string
-	for _, name := range []string{"systemd-sysusers", "useradd", "install", "restorecon", "systemctl"} {
+	for _, name := range []string{"systemd-sysusers", "useradd", "install", "chown", "restorecon", "systemctl"} {
 		all = append(all, fake(t, dir, name, "0"))
 	}
 	all = append(all, fake(t, dir, "getent", "2")) // no such account
@@ -240,22 +277,53 @@ func TestPackageScripts(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("these are for Linux")
 	}
+	// A machine on which the account has been at home, and up to no good.
+	root, outside := t.TempDir(), t.TempDir()
+	for _, dir := range []string{"etc", "var/lib/larder", "var/log"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, to := range map[string]string{"var/lib/larder/tls": outside, "var/log/larder": filepath.Join(outside, "none")} {
+		if err := os.Symlink(to, filepath.Join(root, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	run := func(script string, args ...string) string {
 		path, calls := machine(t)
 		cmd := exec.Command("scripts/"+script, args...)
-		cmd.Env = []string{"PATH=" + path + ":/usr/bin:/bin"}
+		cmd.Env = []string{"PATH=" + path + ":/usr/bin:/bin", "DPKG_ROOT=" + root}
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%s %q: %v: %s", script, args, err, out)
 		}
 		return calls()
 	}
 	installed := run("postinstall.sh", "configure")
-	for _, want := range []string{
-		"systemd-sysusers: <larder.conf>", "<-m> <0750> <-o> <root> <-g> <larder> </etc/larder>",
-		"<-m> <0750> <-o> <larder> <-g> <larder> </var/lib/larder> </var/log/larder>", "<-m> <0700> <-o> <larder> <-g> <larder> </var/lib/larder/tls>",
-	} {
+	for _, want := range []string{"systemd-sysusers: <larder.conf>", "<-h> <root:larder> <" + root + "/etc/larder>"} {
 		if !strings.Contains(installed, want) {
 			t.Errorf("installing lacks %s:\n%s", want, installed)
+		}
+	}
+	if info, err := os.Stat(filepath.Join(root, "etc/larder")); err != nil || info.Mode().Perm() != 0o750 {
+		t.Errorf("/etc/larder: %v, %v", info, err)
+	}
+	for _, there := range []string{"/tls", "/var/lib/larder", "/var/log/larder", "install:"} {
+		if strings.Contains(installed, there) {
+			t.Errorf("installing touches %s, which was there:\n%s", there, installed)
+		}
+	}
+	if entries, err := os.ReadDir(outside); err != nil || len(entries) != 0 {
+		t.Errorf("made through a link: %v, %v", entries, err)
+	}
+	for _, link := range []string{"var/lib/larder", "var/log/larder"} {
+		if err := os.RemoveAll(filepath.Join(root, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again := run("postinstall.sh", "configure")
+	for _, want := range []string{"<-h> <larder:larder> <" + root + "/var/lib/larder>", "<-h> <larder:larder> <" + root + "/var/log/larder>"} {
+		if !strings.Contains(again, want) || strings.Contains(again, "/etc/larder") {
+			t.Errorf("installing on another machine lacks %s:\n%s", want, again)
 		}
 	}
 	if strings.Contains(installed, "<enable>") || strings.Contains(installed, "<start>") || strings.Contains(installed, "<restart>") {
@@ -274,17 +342,28 @@ func TestPackageScripts(t *testing.T) {
 	}
 }
 
-// packagesVar says that packages may be built here: that compiles everything
-// for two systems and needs the package builder from the network.
+// packagesVar says that packages may be built here, as they are in CI: that
+// compiles everything for two systems.
 const packagesVar = "LARDER_TEST_PACKAGES"
 
+// nfpmVersion is how build names the package builder.
+var nfpmVersion = regexp.MustCompile(`(?m)^nfpm=\$\{NFPM:-(\S+)\}$`)
+
 func TestPackages(t *testing.T) {
-	if os.Getenv(packagesVar) == "" {
-		t.Skip(packagesVar + " is not set: building packages takes minutes and fetches the package builder")
+	if os.Getenv(packagesVar) == "" && !inCI() {
+		t.Skip("neither " + packagesVar + " nor CI is set: building packages compiles everything for two systems")
 	}
+	program(t, "bash")
+	named := nfpmVersion.FindStringSubmatch(read(t, "build"))
+	if named == nil {
+		t.Fatal("build does not say which package builder it wants")
+	}
+	nfpm := lardertest.Tool(t, named[1]) // or a skip, without a network
 	dpkg := program(t, "dpkg-deb")
 	out := t.TempDir()
-	if text, err := exec.Command("./build", "0.0.1-test", out).CombinedOutput(); err != nil {
+	cmd := exec.Command("./build", "0.0.1-test", out)
+	cmd.Env = append(os.Environ(), "NFPM="+nfpm)
+	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
 	debs, rpms, zips := glob(t, out+"/*.deb"), glob(t, out+"/*.rpm"), glob(t, out+"/*.zip")

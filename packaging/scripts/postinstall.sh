@@ -10,17 +10,29 @@ if ! getent passwd larder >/dev/null; then
 		useradd --system --user-group --home-dir /var/lib/larder --no-create-home --shell /usr/sbin/nologin larder
 	fi
 fi
-install -d -m 0750 -o root -g larder /etc/larder
-install -d -m 0750 -o larder -g larder /var/lib/larder /var/log/larder
-install -d -m 0700 -o larder -g larder /var/lib/larder/tls
-if command -v restorecon >/dev/null; then
-	restorecon -R /etc/larder /var/lib/larder /var/log/larder || true
-fi
+
+# directory OWNER PATH: made if nothing is there by that name, in a directory
+# that is root's. What lies in a directory of larder's is not touched here: that
+# account could have put a link to anything there. The node and its commands
+# make what they need below.
+directory() {
+	path=${DPKG_ROOT:-}$2
+	if [ ! -e "$path" ] && [ ! -L "$path" ] && mkdir -m 0750 "$path"; then
+		chown -h "$1" "$path"
+		if command -v restorecon >/dev/null; then
+			restorecon "$path" || true
+		fi
+	fi
+}
+directory root:larder /etc/larder
+directory larder:larder /var/lib/larder
+directory larder:larder /var/log/larder
+
 if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload
 	# Only a node that runs: an upgrade is used at once.
 	systemctl try-restart larder-node.service
 fi
-if [ ! -e /etc/larder/node.yaml ]; then
+if [ ! -e "${DPKG_ROOT:-}/etc/larder/node.yaml" ]; then
 	echo "larder: write /etc/larder/node.yaml (an example is /usr/share/doc/larder/node.yaml), then: larder node deploy --start"
 fi

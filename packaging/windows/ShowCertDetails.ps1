@@ -24,5 +24,10 @@ if (-not $larder) { $larder = (Get-Command larder.exe).Path }
 $call = @('tls', 'show')
 if ($help) { $call += '--help' }
 if ($further) { $call += $further } # of larder's own, such as --dir D:\tls
+$legacy = $PSVersionTable.PSVersion -lt [version]'7.3' -or "$(Get-Variable PSNativeCommandArgumentPassing -ValueOnly -ErrorAction SilentlyContinue)" -eq 'Legacy'
+if ($legacy -and ($call -like '*"*')) {
+    [Console]::Error.WriteLine("argument: found $(@($call -like '*"*')[0]), expected one without quotation marks: this version of PowerShell changes them on their way to a program; next: leave them out, or call this script with PowerShell 7.3 or later")
+    exit 2
+}
 & $larder @call
 exit $LASTEXITCODE
