@@ -113,8 +113,11 @@ func TestPinnedAndHeldObjectsAreNotEvicted(t *testing.T) {
 	if _, err := s.Pin(Filter{}, false); err != nil {
 		t.Fatal(err)
 	}
-	for i := range 60 { // more than one round of the hand
+	// More than one round of the hand. It follows new objects, and stays with
+	// them as long as nobody asks for them.
+	for i := range 60 {
 		fill(t, s, fmt.Sprint("other ", i), mib)
+		get(t, s, fmt.Sprint("other ", i))
 	}
 	if get(t, s, "pinned 1") != -1 {
 		t.Error("unpinned objects stay")

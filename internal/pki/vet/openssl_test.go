@@ -66,7 +66,7 @@ func TestAsOpenSSL(t *testing.T) {
 		}
 	})
 	t.Logf("both accept %d, both refuse %d, differ as explained %d", good, bad, excused)
-	if good < 10 || bad < 10 {
+	if all := good + bad + excused; 20*good < all || 20*bad < all { // fewer with -short
 		t.Errorf("both accept %d and both refuse %d: that proves little", good, bad)
 	}
 }
