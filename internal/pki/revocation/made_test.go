@@ -24,6 +24,8 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/crypto/ocsp"
+
+	"larder/internal/lardertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -175,12 +177,7 @@ type openssl struct {
 
 func newOpenSSL(t testing.TB, ca *made) *openssl {
 	t.Helper()
-	if _, err := exec.LookPath("openssl"); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("no openssl")
-		}
-		t.Skip("no openssl")
-	}
+	lardertest.Program(t, "openssl")
 	o := &openssl{t, t.TempDir()}
 	o.keep("ca", ca)
 	o.write("crlnumber", []byte("01\n"))

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"larder/internal/lardertest"
 	"larder/internal/pki/keys"
 )
 
@@ -176,9 +177,7 @@ const (
 
 func newWorkshop(t testing.TB) *workshop {
 	t.Helper()
-	if _, err := exec.LookPath("openssl"); err != nil {
-		t.Skip("no openssl")
-	}
+	lardertest.Program(t, "openssl")
 	return &workshop{t: t, dir: t.TempDir()}
 }
 

@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"larder/internal/lardertest"
 )
 
 // drawn is one chain of TestAsOpenSSL, and what openssl is known to see in
@@ -35,12 +36,7 @@ type drawn struct {
 // names.
 func TestAsOpenSSL(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("openssl"); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("no openssl")
-		}
-		t.Skip("no openssl")
-	}
+	lardertest.Program(t, "openssl")
 	dir := t.TempDir()
 	var pool []crypto.Signer
 	for range 5 {

@@ -23,6 +23,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"larder/internal/lardertest"
 	"larder/internal/pki/enroll/signing"
 	"larder/internal/pki/keys"
 	"larder/internal/pki/problem"
@@ -40,9 +41,7 @@ func shell(t testing.TB) {
 		t.Skip("scripts for sh")
 	}
 	for _, name := range []string{"sh", "openssl"} {
-		if _, err := exec.LookPath(name); err != nil {
-			t.Skip(err)
-		}
+		lardertest.Program(t, name)
 	}
 }
 
