@@ -189,9 +189,44 @@ func (r *Roster) desire(ctx context.Context, q db.Queryer, n *Node, revision int
 		return err
 	}
 	n.Desired, n.DesiredAt = number+1, time.Now().UTC()
-	_, err = q.ExecContext(ctx, `UPDATE nodes SET document = $1, desired = $2, desired_at = $3, revision = $4 WHERE node_id = $5`,
-		document, n.Desired, db.Micros(n.DesiredAt), revision, n.NodeID)
+	if _, err = q.ExecContext(ctx, `UPDATE nodes SET document = $1, desired = $2, desired_at = $3, revision = $4 WHERE node_id = $5`,
+		document, n.Desired, db.Micros(n.DesiredAt), revision, n.NodeID); err != nil {
+		return err
+	}
+	if _, err = q.ExecContext(ctx, `INSERT INTO documents (node_id, number, document, at) VALUES ($1, $2, $3, $4)`, n.NodeID, n.Desired, document, db.Micros(n.DesiredAt)); err != nil {
+		return err
+	}
+	_, err = q.ExecContext(ctx, `DELETE FROM documents WHERE node_id = $1 AND number < $2`, n.NodeID, n.Desired-keptDocuments)
 	return err
+}
+
+// keptDocuments is how many documents of a node before the newest are kept.
+const keptDocuments = 50
+
+// Documents returns two of a node's documents as they were sent. Errors:
+// ErrNotFound for one that was never there or is too old; number 0 is an empty
+// one.
+func (r *Roster) Documents(ctx context.Context, node string, a, b int64) (one, other *fleet.Desired, err error) {
+	read := func(number int64) (*fleet.Desired, error) {
+		if number == 0 {
+			return new(Spec).Document(node, 0), nil
+		}
+		var text string
+		err := r.d.QueryRowContext(ctx, `SELECT document FROM documents WHERE node_id = $1 AND number = $2`, strings.ToLower(node), number).Scan(&text)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil, ErrNotFound
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading document %d of node %s: %w", number, node, err)
+		}
+		d := new(fleet.Desired)
+		return d, json.Unmarshal([]byte(text), d)
+	}
+	if one, err = read(a); err != nil {
+		return nil, nil, err
+	}
+	other, err = read(b)
+	return one, other, err
 }
 
 // Document returns the desired document of a node. Errors: ErrNotFound.
@@ -216,6 +251,9 @@ func (r *Roster) DeleteNode(ctx context.Context, q db.Queryer, n *Node, now time
 		return err
 	}
 	if err := one(q.ExecContext(ctx, `DELETE FROM nodes WHERE node_id = $1`, n.NodeID)); err != nil {
+		return err
+	}
+	if _, err := q.ExecContext(ctx, `DELETE FROM documents WHERE node_id = $1`, n.NodeID); err != nil {
 		return err
 	}
 	if _, err := q.ExecContext(ctx, `UPDATE identities SET revoked = $1, reason = 'node deleted' WHERE node_id = $2 AND revoked = 0`, db.Micros(now), n.NodeID); err != nil {

@@ -379,7 +379,9 @@ func TestCondition(t *testing.T) {
 		{"document refused", func(n *roster.Node) { n.Desired, n.State.Refused, n.State.Why = 4, 4, "drives[0].path: not absolute" }, roster.Degraded, "drives[0].path"},
 		{"document not yet applied", func(n *roster.Node) { n.Desired, n.DesiredAt = 4, now.Add(-time.Minute) }, roster.Healthy, ""},
 		{"document never applied", func(n *roster.Node) { n.Desired = 4 }, roster.Degraded, "document 3, 4 is desired"},
-		{"an issue", func(n *roster.Node) { n.State.Issues = []fleet.Issue{{Type: "port-in-use", Text: "port 80 is nginx's"}} }, roster.Degraded, "nginx"},
+		{"an issue", func(n *roster.Node) {
+			n.State.Issues = []fleet.Issue{{Type: "port-in-use", Text: "port 80 is nginx's"}}
+		}, roster.Degraded, "nginx"},
 		{"a certificate's issue", func(n *roster.Node) { n.State.Issues = []fleet.Issue{{Type: "certificate", Text: "wrong name"}} }, roster.CertificateProblem, "wrong name"},
 	}
 	for _, tt := range tests {

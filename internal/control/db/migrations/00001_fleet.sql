@@ -74,6 +74,15 @@ CREATE TABLE nodes (
 CREATE INDEX nodes_by_customer ON nodes (customer, id);
 CREATE INDEX nodes_by_revision ON nodes (revision);
 
+-- The documents nodes had, to say what differs between two of them.
+CREATE TABLE documents (
+    node_id  TEXT NOT NULL,
+    number   BIGINT NOT NULL,
+    document TEXT NOT NULL,
+    at       BIGINT NOT NULL,
+    PRIMARY KEY (node_id, number)
+);
+
 -- Nodes that were deleted, for replicas that still know them.
 CREATE TABLE departures (
     node_id  TEXT PRIMARY KEY,

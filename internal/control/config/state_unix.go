@@ -1,0 +1,5 @@
+//go:build !windows
+
+package config
+
+func defaultState(func(string) string) string { return "/var/lib/larder/control" }
