@@ -72,3 +72,8 @@ type System struct {
 	Version  string `json:"version"`        // Larder's
 	Host     string `json:"host,omitempty"` // address clients most likely reach it at
 }
+
+// ServerName is what nodes ask for in TLS, whatever address they dial: the
+// control plane answers it with a certificate of its own authority, so that its
+// address may change, and the portal may show the organisation's certificate.
+const ServerName = "control.larder.internal"

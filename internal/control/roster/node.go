@@ -61,13 +61,22 @@ type Spec struct {
 	Site string `json:"site,omitempty"` // a name people give to a place; groups nodes and alerts
 }
 
-// Document is the desired document of a Spec.
-func (s *Spec) Document(node string, number int64) *fleet.Desired {
-	return &fleet.Desired{
+// Document is the desired document of a Spec, with the organisation's own
+// publishers.
+func (s *Spec) Document(node string, number int64, own []fleet.Publisher) *fleet.Desired {
+	d := &fleet.Desired{
 		Protocol: fleet.Protocol, Node: node, Number: number,
 		Drives: s.Drives, Proxy: s.Proxy, Limit: s.Limit, Catalog: s.Catalog, ClientNames: s.ClientNames,
 		Update: s.Update, Prefill: s.Prefill, Purge: s.Purge, Drain: s.Drain,
 	}
+	if len(own) > 0 {
+		d.Catalog = new(fleet.Catalog)
+		if s.Catalog != nil {
+			d.Catalog.Builtin = s.Catalog.Builtin
+		}
+		d.Catalog.Publishers = own
+	}
+	return d
 }
 
 const nodeColumns = `SELECT n.node_id, n.id, n.customer, n.name, n.location, n.tags, n.properties, n.settings, n.provisioning, n.configured, n.version, n.system_data, n.created,
@@ -130,7 +139,7 @@ func (r *Roster) InsertNode(ctx context.Context, q db.Queryer, n *Node) error {
 	tags, err1 := tagsJSON(n.Tags)
 	system, err2 := toJSON(n.System)
 	spec, err3 := toJSON(n.Spec)
-	document, err4 := toJSON(n.Spec.Document(n.NodeID, 0))
+	document, err4 := toJSON(new(Spec).Document(n.NodeID, 0, nil))
 	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return err
 	}
@@ -175,7 +184,15 @@ func (r *Roster) desire(ctx context.Context, q db.Queryer, n *Node, revision int
 	if err := q.QueryRowContext(ctx, `SELECT document, desired FROM nodes WHERE node_id = $1`, n.NodeID).Scan(&old, &number); err != nil {
 		return err
 	}
-	same, err := toJSON(n.Spec.Document(n.NodeID, number))
+	list, err := r.Publishers(ctx, q, n.Customer)
+	if err != nil {
+		return err
+	}
+	var own []fleet.Publisher
+	for _, p := range list {
+		own = append(own, fleet.Publisher{Name: p.Name, File: p.File})
+	}
+	same, err := toJSON(n.Spec.Document(n.NodeID, number, own))
 	if err != nil || same == old {
 		return err
 	}
@@ -184,7 +201,7 @@ func (r *Roster) desire(ctx context.Context, q db.Queryer, n *Node, revision int
 			return err
 		}
 	}
-	document, err := toJSON(n.Spec.Document(n.NodeID, number+1))
+	document, err := toJSON(n.Spec.Document(n.NodeID, number+1, own))
 	if err != nil {
 		return err
 	}
@@ -209,7 +226,7 @@ const keptDocuments = 50
 func (r *Roster) Documents(ctx context.Context, node string, a, b int64) (one, other *fleet.Desired, err error) {
 	read := func(number int64) (*fleet.Desired, error) {
 		if number == 0 {
-			return new(Spec).Document(node, 0), nil
+			return new(Spec).Document(node, 0, nil), nil
 		}
 		var text string
 		err := r.d.QueryRowContext(ctx, `SELECT document FROM documents WHERE node_id = $1 AND number = $2`, strings.ToLower(node), number).Scan(&text)

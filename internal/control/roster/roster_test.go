@@ -177,6 +177,46 @@ func TestDocumentsAreNumbered(t *testing.T) {
 	})
 }
 
+func TestPublishersAreInEveryNodesDocument(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, d *db.DB) {
+		ctx := t.Context()
+		r, c, _ := fleetOf(t, d)
+		put := func(file string) *fleet.Desired {
+			t.Helper()
+			if err := d.Tx(ctx, func(tx *sql.Tx) error { return r.PutPublisher(ctx, tx, c.ID, "intranet", file, time.Now()) }); err != nil {
+				t.Fatal(err)
+			}
+			doc, err := r.Document(ctx, nodeID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return doc
+		}
+		if doc := put("name: intranet"); doc.Number != 1 || doc.Catalog == nil || len(doc.Catalog.Publishers) != 1 || doc.Catalog.Publishers[0].File != "name: intranet" {
+			t.Errorf("got %+v, want document 1 with the publisher", doc)
+		}
+		if doc := put("name: intranet"); doc.Number != 1 {
+			t.Errorf("the same file again gave number %d", doc.Number)
+		}
+		if doc := put("name: other"); doc.Number != 2 {
+			t.Errorf("another file gave number %d, want 2", doc.Number)
+		}
+		if err := d.Tx(ctx, func(tx *sql.Tx) error { return r.DeletePublisher(ctx, tx, c.ID, "intranet") }); err != nil {
+			t.Fatal(err)
+		}
+		if doc, err := r.Document(ctx, nodeID); err != nil || doc.Number != 3 || doc.Catalog != nil {
+			t.Errorf("got %+v (%v), want document 3 without a catalogue", doc, err)
+		}
+		if one, other, err := r.Documents(ctx, nodeID, 1, 3); err != nil || one.Catalog == nil || other.Catalog != nil {
+			t.Errorf("documents 1 and 3: %v", err)
+		}
+		if err := r.DeletePublisher(ctx, d, c.ID, "intranet"); !errors.Is(err, roster.ErrNotFound) {
+			t.Errorf("deleted twice: got %v, want ErrNotFound", err)
+		}
+	})
+}
+
 func TestADeletedNodeIsForgottenEverywhere(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, d *db.DB) {

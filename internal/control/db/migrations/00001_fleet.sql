@@ -83,6 +83,16 @@ CREATE TABLE documents (
     PRIMARY KEY (node_id, number)
 );
 
+-- Organisations' own publisher files: they are part of their nodes' documents.
+CREATE TABLE publishers (
+    customer TEXT NOT NULL REFERENCES customers (id) ON DELETE CASCADE,
+    name     TEXT NOT NULL,
+    file     TEXT NOT NULL, -- YAML
+    version  BIGINT NOT NULL,
+    changed  BIGINT NOT NULL,
+    PRIMARY KEY (customer, name)
+);
+
 -- Nodes that were deleted, for replicas that still know them.
 CREATE TABLE departures (
     node_id  TEXT PRIMARY KEY,
