@@ -173,6 +173,9 @@ func (n *Node) Status() Status {
 
 // unready says why the node should get no traffic.
 func (n *Node) unready() []string {
+	if n.Draining() {
+		return []string{"draining: the control plane asked the node to take itself out of rotation"}
+	}
 	for _, d := range n.store.Drives() {
 		if d.State == "ok" {
 			return nil

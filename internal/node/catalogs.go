@@ -23,17 +23,21 @@ import (
 // the next one is complete before anybody sees it, and one that does not load
 // leaves the old one in use, with a gauge and the error to show it.
 type catalogs struct {
-	builtin []string
-	dirs    []string
-	extra   []catalog.Source
-	log     *slog.Logger
-	cur     *atomic.Pointer[catalog.Catalog]
+	dirs  []string
+	extra []catalog.Source
+	log   *slog.Logger
+	cur   *atomic.Pointer[catalog.Catalog]
 
 	ok         prometheus.Gauge
 	loaded     prometheus.Gauge
 	publishers prometheus.Gauge
 
-	mu   sync.Mutex
+	load sync.Mutex // held while the catalogue is replaced
+
+	mu      sync.Mutex
+	builtin []string         // guarded by mu
+	desired []catalog.Source // the control plane's publishers; guarded by mu
+
 	err  error     // of the last load; guarded by mu
 	at   time.Time // of the last load that worked; guarded by mu
 	seen string    // what the files looked like at the last load; guarded by mu
@@ -71,11 +75,34 @@ func CatalogSources(dirs []string) []catalog.Source {
 	return sources
 }
 
+// compile makes a catalogue of built-in publishers, the control plane's, and
+// the files as they are now. It is not in use yet.
+func (c *catalogs) compile(builtin []string, desired []catalog.Source) (*catalog.Catalog, error) {
+	sources := append([]catalog.Source(nil), c.extra...)
+	sources = append(sources, desired...)
+	return catalog.Load(builtin, append(sources, CatalogSources(c.dirs)...)...)
+}
+
+// use puts a catalogue that was compiled in use, and remembers of what it is
+// made, for when the files change.
+func (c *catalogs) use(next *catalog.Catalog, builtin []string, desired []catalog.Source) {
+	c.load.Lock()
+	defer c.load.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.builtin, c.desired, c.err = builtin, desired, nil
+	c.swapLocked(next)
+}
+
 // reload loads the catalogue anew and swaps it in.
 func (c *catalogs) reload() error {
+	c.load.Lock()
+	defer c.load.Unlock()
 	seen := c.look() // before reading: what changes meanwhile is seen the next time
-	sources := append([]catalog.Source(nil), c.extra...)
-	next, err := catalog.Load(c.builtin, append(sources, CatalogSources(c.dirs)...)...)
+	c.mu.Lock()
+	builtin, desired := c.builtin, c.desired
+	c.mu.Unlock()
+	next, err := c.compile(builtin, desired)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.err, c.seen = err, seen
@@ -83,12 +110,16 @@ func (c *catalogs) reload() error {
 		c.ok.Set(0)
 		return err
 	}
+	c.swapLocked(next)
+	return nil
+}
+
+func (c *catalogs) swapLocked(next *catalog.Catalog) {
 	c.at = time.Now()
 	c.cur.Store(next)
 	c.ok.Set(1)
 	c.loaded.Set(float64(c.at.Unix()))
 	c.publishers.Set(float64(len(next.Publishers())))
-	return nil
 }
 
 // state returns when the catalogue in use was loaded and what is wrong with

@@ -28,6 +28,8 @@ type https struct {
 	n          *Node
 	challenges *acme.Memory
 	care       *caretaker.Caretaker // nil: the TLS directory cannot be written to
+	renewer    *enroll.Renewer      // likewise
+	dir        *tlsdir.Dir          // likewise
 	serving    *tlsdir.Serving      // likewise
 
 	mu        sync.Mutex
@@ -64,12 +66,14 @@ func openHTTPS(ctx context.Context, n *Node) *https {
 		n.log.ErrorContext(ctx, "roots of the configuration not read", "err", err)
 	}
 	standards.Revocation = checker.Check
+	h.dir = dir
+	h.renewer = &enroll.Renewer{
+		Dir: dir, Standards: standards, Seed: n.id, Log: n.log,
+		Solvers: map[string]acme.Solver{acme.HTTP01: h.challenges, acme.TLSALPN01: h.challenges},
+	}
 	h.care = caretaker.New(caretaker.Options{
 		Dir: dir, Cert: n.cert, Checker: checker, OnRevoked: caretaker.Fallback(n.cfg.TLS.OnRevoked), Log: n.log, Registerer: n.reg,
-		Renewer: &enroll.Renewer{
-			Dir: dir, Standards: standards, Seed: n.id, Log: n.log,
-			Solvers: map[string]acme.Solver{acme.HTTP01: h.challenges, acme.TLSALPN01: h.challenges},
-		},
+		Renewer: h.renewer,
 	})
 	return h
 }

@@ -55,6 +55,9 @@ type Node struct {
 	https    *https
 	catalog  atomic.Pointer[catalog.Catalog]
 	catalogs *catalogs
+	getenv   func(string) string
+	desired  desired
+	jobs     *fleetJobs
 
 	ctx        context.Context // ends when Run does; what serves requests lives under it
 	cancel     context.CancelFunc
@@ -93,7 +96,7 @@ func Open(ctx context.Context, cfg *config.Config, o Options) (_ *Node, err erro
 	if o.Getenv == nil {
 		o.Getenv = os.Getenv
 	}
-	n := &Node{addrs: Addresses{HTTP: []string{}, HTTPS: []string{}}, cfg: cfg, log: o.Log, version: o.Version, started: time.Now(), reg: prometheus.NewRegistry(), serving: make(chan struct{})}
+	n := &Node{addrs: Addresses{HTTP: []string{}, HTTPS: []string{}}, cfg: cfg, log: o.Log, version: o.Version, started: time.Now(), reg: prometheus.NewRegistry(), serving: make(chan struct{}), getenv: o.Getenv}
 	var undo []func()
 	defer func() {
 		if err != nil {
@@ -160,6 +163,9 @@ func Open(ctx context.Context, cfg *config.Config, o Options) (_ *Node, err erro
 		Log: n.log, Registerer: n.reg,
 	})
 	undo = append(undo, n.filler.Close)
+	if n.jobs, err = openFleetJobs(n); err != nil {
+		return nil, err
+	}
 	n.front = front.New(front.Config{Handler: n.serve, Log: n.log, Registerer: n.reg})
 	n.periods.turn(time.Now(), n.stats.snapshot())
 	return n, nil
@@ -314,6 +320,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	spawn("admin", func() error { return httpsrv.Serve(ctx, admin, n.adminHandler(), n.log) })
 	spawn("certificate", func() error { return n.cert.Run(ctx) })
 	spawn("catalogue", func() error { return n.catalogs.Run(ctx) })
+	spawn("jobs", func() error { return n.jobs.Run(ctx) })
 	wg.Go(func() { n.turnPeriods(ctx) })
 	wg.Go(func() { n.https.watch(ctx, spawn) })
 	if care := n.https.care; care != nil {

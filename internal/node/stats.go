@@ -30,7 +30,7 @@ type typeStats struct {
 	requests, hits       atomic.Int64
 
 	sentHit, sentMiss, up prometheus.Counter
-	byHow                 sync.Map // how + status class → prometheus.Counter
+	outcomes              sync.Map // outcomeKey → *outcome
 	firstByte             prometheus.Observer
 }
 
@@ -110,11 +110,12 @@ func (s *stats) answered(j *job, out front.Outcome) {
 	t.requests.Add(1)
 	class := out.Status / 100
 	k := outcomeKey{j.how, class}
-	c, ok := t.byHow.Load(k)
+	c, ok := t.outcomes.Load(k)
 	if !ok {
-		c, _ = t.byHow.LoadOrStore(k, s.requests.WithLabelValues(kind, string(j.how), strconv.Itoa(class)+"xx"))
+		c, _ = t.outcomes.LoadOrStore(k, &outcome{counter: s.requests.WithLabelValues(kind, string(j.how), strconv.Itoa(class)+"xx")})
 	}
-	c.(prometheus.Counter).Inc()
+	c.(*outcome).n.Add(1)
+	c.(*outcome).counter.Inc()
 	if out.Err != nil {
 		s.cut.Inc()
 	}
@@ -132,6 +133,12 @@ func (s *stats) answered(j *job, out front.Outcome) {
 	t.sentMiss.Add(float64(missed))
 	t.sentHit.Add(float64(hitBytes))
 	t.firstByte.Observe(out.FirstByte.Seconds())
+}
+
+// outcome counts requests that ended alike, for reports and for /metrics.
+type outcome struct {
+	n       atomic.Int64
+	counter prometheus.Counter
 }
 
 type outcomeKey struct {

@@ -34,9 +34,9 @@ func (o *origin) dial(ctx context.Context) (net.Conn, error) {
 	if o.route == direct {
 		raw, err = c.connect(ctx, o.name, o.dest, o.named)
 	} else {
-		raw, err = c.dialProxy(ctx)
+		raw, err = c.dialProxy(ctx, o.via)
 		if err == nil && o.route == tunnel {
-			if err = c.openTunnel(ctx, raw, o.name, o.dest); err != nil {
+			if err = o.via.openTunnel(ctx, raw, o.name, o.dest); err != nil {
 				raw.Close()
 			}
 		}

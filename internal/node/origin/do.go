@@ -203,7 +203,7 @@ func (t *transfer) send(method, target string, header http.Header, length int64)
 			target = ""
 		}
 		req.URL.Opaque = "http://" + req.Host + target
-		if a := c.proxyAuth(); a != "" {
+		if a := o.via.auth(); a != "" {
 			req.Header.Set("Proxy-Authorization", a)
 		}
 	} else if trimmed := strings.TrimLeft(target, "/"); len(target)-len(trimmed) > 1 {
@@ -244,7 +244,7 @@ func (t *transfer) send(method, target string, header http.Header, length int64)
 			o.name, resp.ProtoMajor, resp.ProtoMinor, code)
 	case code == http.StatusProxyAuthRequired && o.route == forward:
 		resp.Body.Close()
-		return nil, c.refusedByProxy(code, o.name)
+		return nil, o.via.refusedByProxy(code, o.name)
 	}
 	return resp, nil
 }

@@ -22,6 +22,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -88,6 +89,7 @@ type Client struct {
 	metrics   *metrics
 	bucket    *bucket
 	dialer    net.Dialer
+	proxy     atomic.Pointer[proxy]
 
 	ctx    context.Context // ends at Close; dials and transfers live under it
 	cancel context.CancelFunc
@@ -141,6 +143,7 @@ func New(cfg Config) *Client {
 		hosts:     newRecent[string, *hostRecord](maxHosts),
 		ranges:    newRecent[string, learntRanges](maxRanges),
 	}
+	c.proxy.Store(&proxy{cfg.Proxy, cfg.ProxyRoots, cfg.NoProxy})
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.bucket = newBucket(cfg.Limit, cfg.Now)
 	c.metrics = newMetrics(cfg.Registerer, c.bucket)

@@ -18,12 +18,14 @@ type endpointKey struct {
 	scheme, host, dest string
 	named              bool
 	roots              *x509.CertPool
+	via                *proxy
 }
 
 // origin is one upstream server with its connections.
 type origin struct {
 	place
 	client *Client
+	via    *proxy
 	route  route
 	record *hostRecord
 	tls    *tls.Config // nil for http
@@ -38,11 +40,12 @@ type origin struct {
 
 // use returns the origin of an endpoint, to be given back with done.
 func (c *Client) use(p place, roots *x509.CertPool) *origin {
-	k := endpointKey{p.scheme, p.host, p.dest, p.named, roots}
+	via := c.proxy.Load()
+	k := endpointKey{p.scheme, p.host, p.dest, p.named, roots, via}
 	c.mu.Lock()
 	o, ok := c.origins.get(k)
 	if !ok {
-		o = c.newOrigin(p, roots, c.hostLocked(p.name))
+		o = c.newOrigin(p, via, roots, c.hostLocked(p.name))
 		c.origins.put(k, o)
 	} else if _, ok := c.hosts.get(p.name); !ok {
 		c.hosts.put(p.name, o.record)
@@ -71,11 +74,12 @@ func (c *Client) trimLocked() []*origin {
 	return c.origins.trim(func(o *origin) bool { return o.users > 0 })
 }
 
-func (c *Client) newOrigin(p place, roots *x509.CertPool, record *hostRecord) *origin {
+func (c *Client) newOrigin(p place, via *proxy, roots *x509.CertPool, record *hostRecord) *origin {
 	o := &origin{
 		place:  p,
 		client: c,
-		route:  c.routeTo(p),
+		via:    via,
+		route:  via.routeTo(p),
 		record: record,
 		slots:  make(chan struct{}, c.cfg.ConnsPerOrigin),
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -27,11 +28,43 @@ const (
 	tunnel        // the proxy gets CONNECT (RFC 9110 section 9.3.6)
 )
 
+// proxy is the proxy that origins are reached through. It does not change.
+type proxy struct {
+	url     *url.URL // nil: none, everything is reached directly
+	roots   *x509.CertPool
+	noProxy func(host string) bool
+}
+
+// SetProxy has origins reached through another proxy, as the fields of [Config]
+// say; nil for none. Transfers under way end as they began.
+func (c *Client) SetProxy(u *url.URL, roots *x509.CertPool, noProxy func(host string) bool) {
+	if noProxy == nil {
+		noProxy = func(string) bool { return false }
+	}
+	c.proxy.Store(&proxy{u, roots, noProxy})
+	c.mu.Lock()
+	var gone []*origin
+	for _, o := range c.origins.values() {
+		if o.users == 0 {
+			gone = append(gone, o)
+		}
+	}
+	c.mu.Unlock()
+	for _, o := range gone {
+		o.closeIdle() // they are not found any more and leave with time
+	}
+	if u == nil {
+		c.log.Info("origins are reached directly")
+	} else {
+		c.log.Info("proxy set", "proxy", u.Host)
+	}
+}
+
 // routeTo says how an origin is reached. A plain one whose address is not the
 // host that it is asked for goes through a tunnel, because an absolute-form
 // target cannot name both, and a proxy would put its own idea into Host.
-func (c *Client) routeTo(p place) route {
-	if c.cfg.Proxy == nil {
+func (via *proxy) routeTo(p place) route {
+	if via.url == nil {
 		return direct
 	}
 	host, _, err := net.SplitHostPort(p.dest)
@@ -41,7 +74,7 @@ func (c *Client) routeTo(p place) route {
 	if ip, err := netip.ParseAddr(host); p.named && (err == nil && ip.Unmap().IsLoopback() || host == "localhost") {
 		return direct // the proxy's loopback is not ours
 	}
-	if c.cfg.NoProxy(p.dest) {
+	if via.noProxy(p.dest) {
 		return direct
 	}
 	if p.scheme == "http" && (!p.named || strings.EqualFold(host, p.name)) {
@@ -50,13 +83,13 @@ func (c *Client) routeTo(p place) route {
 	return tunnel
 }
 
-// proxyHost names the proxy in texts: never with its password.
-func (c *Client) proxyHost() string { return c.cfg.Proxy.Host }
+// host names the proxy in texts: never with its password.
+func (via *proxy) host() string { return via.url.Host }
 
-// proxyAuth is the value of Proxy-Authorization, "" if the proxy has no
+// auth is the value of Proxy-Authorization, "" if the proxy has no
 // userinfo (RFC 7617).
-func (c *Client) proxyAuth() string {
-	u := c.cfg.Proxy.User
+func (via *proxy) auth() string {
+	u := via.url.User
 	if u == nil {
 		return ""
 	}
@@ -65,19 +98,19 @@ func (c *Client) proxyAuth() string {
 }
 
 // dialProxy opens a connection to the proxy.
-func (c *Client) dialProxy(ctx context.Context) (net.Conn, error) {
-	u := c.cfg.Proxy
+func (c *Client) dialProxy(ctx context.Context, via *proxy) (net.Conn, error) {
+	u := via.url
 	port := u.Port()
 	switch {
 	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, fail(http.StatusBadGateway, KindProxy, nil, "proxy %s: scheme %s is neither http nor https", c.proxyHost(), printable(u.Scheme))
+		return nil, fail(http.StatusBadGateway, KindProxy, nil, "proxy %s: scheme %s is neither http nor https", via.host(), printable(u.Scheme))
 	case port == "" && u.Scheme == "https":
 		port = "443"
 	case port == "":
 		port = "80"
 	}
 	// The administrator named the proxy, so it may be anywhere but here.
-	raw, err := c.connect(ctx, "proxy "+c.proxyHost(), net.JoinHostPort(u.Hostname(), port), true)
+	raw, err := c.connect(ctx, "proxy "+via.host(), net.JoinHostPort(u.Hostname(), port), true)
 	if err != nil {
 		return nil, asProxyError(err)
 	}
@@ -85,11 +118,11 @@ func (c *Client) dialProxy(ctx context.Context) (net.Conn, error) {
 		return raw, nil
 	}
 	t := tls.Client(raw, &tls.Config{
-		RootCAs: c.cfg.ProxyRoots, ServerName: u.Hostname(), MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+		RootCAs: via.roots, ServerName: u.Hostname(), MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
 	})
 	if err := t.HandshakeContext(ctx); err != nil {
 		raw.Close()
-		return nil, asProxyError(tlsError("proxy "+c.proxyHost(), err))
+		return nil, asProxyError(tlsError("proxy "+via.host(), err))
 	}
 	return t, nil
 }
@@ -105,28 +138,28 @@ func asProxyError(err error) error {
 }
 
 // openTunnel asks the proxy on conn for a way to dest.
-func (c *Client) openTunnel(ctx context.Context, conn net.Conn, host, dest string) error {
+func (via *proxy) openTunnel(ctx context.Context, conn net.Conn, host, dest string) error {
 	deadline, _ := ctx.Deadline()
 	if err := conn.SetDeadline(deadline); err != nil {
-		return c.tunnelError(host, err)
+		return via.tunnelError(host, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 
 	var b strings.Builder
 	fmt.Fprintf(&b, "CONNECT %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: larder\r\n", dest, dest)
-	if a := c.proxyAuth(); a != "" {
+	if a := via.auth(); a != "" {
 		fmt.Fprintf(&b, "Proxy-Authorization: %s\r\n", a)
 	}
 	b.WriteString("\r\n")
 	if _, err := io.WriteString(conn, b.String()); err != nil {
-		return c.tunnelError(host, err)
+		return via.tunnelError(host, err)
 	}
 	br := bufio.NewReader(io.LimitReader(conn, maxHead))
 	for {
 		resp, err := http.ReadResponse(br, &http.Request{Method: http.MethodConnect})
 		if err != nil {
-			return c.tunnelError(host, err)
+			return via.tunnelError(host, err)
 		}
 		switch code := resp.StatusCode; {
 		case code >= 100 && code < 200 && code != http.StatusSwitchingProtocols:
@@ -134,36 +167,36 @@ func (c *Client) openTunnel(ctx context.Context, conn net.Conn, host, dest strin
 		case code >= 200 && code < 300:
 			if br.Buffered() > 0 {
 				// Nobody may speak before the client's part of TLS.
-				return fail(http.StatusBadGateway, KindProxy, nil, "proxy %s sent more than an answer to CONNECT %s", c.proxyHost(), dest)
+				return fail(http.StatusBadGateway, KindProxy, nil, "proxy %s sent more than an answer to CONNECT %s", via.host(), dest)
 			}
 			if !stop() {
-				return c.tunnelError(host, context.DeadlineExceeded)
+				return via.tunnelError(host, context.DeadlineExceeded)
 			}
 			return conn.SetDeadline(time.Time{})
 		default:
-			return c.refusedByProxy(code, host)
+			return via.refusedByProxy(code, host)
 		}
 	}
 }
 
-func (c *Client) tunnelError(host string, err error) *Error {
+func (via *proxy) tunnelError(host string, err error) *Error {
 	if isTimeout(err) {
-		return fail(http.StatusGatewayTimeout, KindProxy, err, "proxy %s: no answer in time for %s", c.proxyHost(), host)
+		return fail(http.StatusGatewayTimeout, KindProxy, err, "proxy %s: no answer in time for %s", via.host(), host)
 	}
-	return fail(http.StatusBadGateway, KindProxy, err, "proxy %s broke off on the way to %s", c.proxyHost(), host)
+	return fail(http.StatusBadGateway, KindProxy, err, "proxy %s broke off on the way to %s", via.host(), host)
 }
 
 // refusedByProxy explains a proxy's own answer.
-func (c *Client) refusedByProxy(code int, host string) *Error {
+func (via *proxy) refusedByProxy(code int, host string) *Error {
 	switch {
-	case code == http.StatusProxyAuthRequired && c.cfg.Proxy.User == nil:
-		return fail(http.StatusBadGateway, KindProxy, nil, "proxy %s wants a user name and a password", c.proxyHost())
+	case code == http.StatusProxyAuthRequired && via.url.User == nil:
+		return fail(http.StatusBadGateway, KindProxy, nil, "proxy %s wants a user name and a password", via.host())
 	case code == http.StatusProxyAuthRequired:
-		return fail(http.StatusBadGateway, KindProxy, nil, "proxy %s does not accept the user name and password", c.proxyHost())
+		return fail(http.StatusBadGateway, KindProxy, nil, "proxy %s does not accept the user name and password", via.host())
 	case code == http.StatusGatewayTimeout:
-		return fail(http.StatusGatewayTimeout, KindProxy, nil, "proxy %s got no answer from %s", c.proxyHost(), host)
+		return fail(http.StatusGatewayTimeout, KindProxy, nil, "proxy %s got no answer from %s", via.host(), host)
 	}
-	return fail(http.StatusBadGateway, KindProxy, nil, "proxy %s answered %d for %s", c.proxyHost(), code, host)
+	return fail(http.StatusBadGateway, KindProxy, nil, "proxy %s answered %d for %s", via.host(), code, host)
 }
 
 // ProxyFromEnvironment reads HTTPS_PROXY, else HTTP_PROXY, and NO_PROXY, upper

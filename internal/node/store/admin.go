@@ -239,7 +239,7 @@ func (s *Store) List(f Filter, after string, limit int) ([]Info, error) {
 		gen int64
 	}
 	var all []listed
-	for _, sl := range s.slots {
+	for _, sl := range *s.slots.Load() {
 		v := sl.vol.Load()
 		if v == nil || v.ended.Load() {
 			continue

@@ -155,10 +155,10 @@ func TestScrubFindsDamageInColdObjects(t *testing.T) {
 	s = open(t, o)
 	eventually(t, "found in the background", func() bool { return value(s.metrics.checksumFailures) == 1 })
 	eventually(t, "position kept", func() bool {
-		if err := s.slots[0].vol.Load().flush(); err != nil {
+		if err := (*s.slots.Load())[0].vol.Load().flush(); err != nil {
 			t.Fatal(err)
 		}
-		st, err := s.slots[0].vol.Load().ix.State()
+		st, err := (*s.slots.Load())[0].vol.Load().ix.State()
 		return err == nil && st.Scrub >= 4
 	})
 }

@@ -113,7 +113,7 @@ func BenchmarkPut(b *testing.B) {
 // BenchmarkOpen is the time to the first answer after a start.
 func BenchmarkOpen(b *testing.B) {
 	s, keys := many(b, 100_000, false)
-	dir := s.slots[0].cfg.Path
+	dir := (*s.slots.Load())[0].cfg.Path
 	closeStore(b, s)
 	for b.Loop() {
 		s := open(b, options(dir, 1<<40))

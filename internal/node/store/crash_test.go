@@ -250,8 +250,8 @@ func audit(t interface {
 		if err != nil || st.Used != used || st.Objects != objects {
 			t.Errorf("drive %s: index says %+v, %v; the rows say %d bytes, %d objects", v.dir, st, err, used, objects)
 		}
-		if used > v.budget {
-			t.Errorf("drive %s: used %d of a budget of %d", v.dir, used, v.budget)
+		if used > v.budget.Load() {
+			t.Errorf("drive %s: used %d of a budget of %d", v.dir, used, v.budget.Load())
 		}
 	}
 }

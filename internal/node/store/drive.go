@@ -70,11 +70,13 @@ type marker struct {
 // slot is a place in the configuration; the drive in it comes and goes.
 type slot struct {
 	s      *Store
-	number int
-	cfg    Drive
+	number int                    // for metrics and lists; stays while others come and go
 	vol    atomic.Pointer[volume] // nil while the drive is taken out
+	cancel context.CancelFunc     // ends run
+	over   chan struct{}          // closed when run has ended
 
 	mu      sync.Mutex
+	cfg     Drive     // guarded by mu: its budget may change
 	id      string    // guarded by mu: the drive that must be here; "" before the first was seen
 	state   string    // guarded by mu
 	err     error     // guarded by mu: why the state is not ok
@@ -95,8 +97,9 @@ type DriveStatus struct {
 
 // Drives returns how the drives are, in the order of the configuration.
 func (s *Store) Drives() []DriveStatus {
-	all := make([]DriveStatus, len(s.slots))
-	for i, sl := range s.slots {
+	slots := *s.slots.Load()
+	all := make([]DriveStatus, len(slots))
+	for i, sl := range slots {
 		all[i] = sl.status()
 	}
 	return all
@@ -148,9 +151,9 @@ func (sl *slot) run(ctx context.Context) {
 		before := sl.status().Err
 		switch err := sl.open(false); {
 		case err == nil:
-			sl.s.log.Info("drive is back", "drive", sl.cfg.Path)
+			sl.s.log.Info("drive is back", "drive", sl.path())
 		case err.Error() != before:
-			sl.s.log.Error("drive stays out", "drive", sl.cfg.Path, "err", err)
+			sl.s.log.Error("drive stays out", "drive", sl.path(), "err", err)
 		}
 	}
 }
@@ -185,9 +188,9 @@ func (sl *slot) close() error {
 // open opens the drive; first allows to make its directory.
 func (sl *slot) open(first bool) error {
 	sl.mu.Lock()
-	id, damaged := sl.id, sl.damaged
+	cfg, id, damaged := sl.cfg, sl.id, sl.damaged
 	sl.mu.Unlock()
-	v, err := sl.s.openVolume(sl.cfg, id, damaged, first)
+	v, err := sl.s.openVolume(cfg, id, damaged, first)
 
 	sl.mu.Lock()
 	defer sl.mu.Unlock()
@@ -205,6 +208,7 @@ func (sl *slot) open(first bool) error {
 		return fmt.Errorf("drive %s: %w", sl.cfg.Path, err)
 	}
 	sl.id, sl.state, sl.err, sl.since, sl.damaged = v.id, stateOK, nil, time.Now(), false
+	v.setBudget(sl.cfg.Budget) // it may have changed meanwhile
 	sl.vol.Store(v)
 	return nil
 }
@@ -466,7 +470,7 @@ func ranked(all []*volume, key string) []*volume {
 	scores := make(map[*volume]float64, len(all))
 	for _, v := range all {
 		u := (float64(mix(hash(key)^hash(v.id))>>11) + 0.5) / (1 << 53)
-		scores[v] = -float64(v.budget) / math.Log(u)
+		scores[v] = -float64(v.budget.Load()) / math.Log(u)
 	}
 	slices.SortFunc(all, func(a, b *volume) int { return cmp.Compare(scores[b], scores[a]) })
 	return all

@@ -21,7 +21,10 @@ func TestPlacementFollowsBudgets(t *testing.T) {
 	for i := range ids {
 		_, _ = rand.Read(ids[i][:]) // never fails
 	}
-	all := []*volume{{id: hex.EncodeToString(ids[0][:]), budget: 100}, {id: hex.EncodeToString(ids[1][:]), budget: 300}, {id: hex.EncodeToString(ids[2][:]), budget: 600}}
+	all := []*volume{{id: hex.EncodeToString(ids[0][:])}, {id: hex.EncodeToString(ids[1][:])}, {id: hex.EncodeToString(ids[2][:])}}
+	for i, n := range []int64{100, 300, 600} {
+		all[i].budget.Store(n)
+	}
 	const n = 20000
 	got := map[*volume]int{}
 	moved := 0
@@ -34,7 +37,7 @@ func TestPlacementFollowsBudgets(t *testing.T) {
 		}
 	}
 	for _, v := range all {
-		if share, want := float64(got[v])/n, float64(v.budget)/1000; math.Abs(share-want) > 0.015 {
+		if share, want := float64(got[v])/n, float64(v.budget.Load())/1000; math.Abs(share-want) > 0.015 {
 			t.Errorf("drive %s gets %.3f, want %.3f", v.id, share, want)
 		}
 	}

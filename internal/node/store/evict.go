@@ -36,8 +36,8 @@ func (v *volume) evictor() {
 
 // overLow returns how much the drive is above its low mark, if it is above its high one.
 func (v *volume) overLow() int64 {
-	if used := v.used.Load(); used > v.high {
-		return used - v.low
+	if used := v.used.Load(); used > v.high.Load() {
+		return used - v.low.Load()
 	}
 	return 0
 }

@@ -10,11 +10,11 @@ import (
 func TestTheBudgetIsKept(t *testing.T) {
 	t.Parallel()
 	s := open(t, options(t.TempDir(), 10*mib))
-	v := s.slots[0].vol.Load()
+	v := (*s.slots.Load())[0].vol.Load()
 	for i := range 60 {
 		fill(t, s, fmt.Sprint(i), mib/2+int64(i))
-		if used := v.used.Load(); used > v.budget {
-			t.Fatalf("used %d of %d", used, v.budget)
+		if used := v.used.Load(); used > v.budget.Load() {
+			t.Fatalf("used %d of %d", used, v.budget.Load())
 		}
 	}
 	if get(t, s, "59") != 1 {
@@ -207,7 +207,7 @@ func TestCloseWhileOthersWork(t *testing.T) {
 	closeStore(t, s)
 	wg.Wait()
 	s = open(t, o)
-	if s.slots[0].vol.Load().epoch != 1 {
+	if (*s.slots.Load())[0].vol.Load().epoch != 1 {
 		t.Error("a clean stop was taken for an unclean one")
 	}
 	infos, err := s.List(Filter{}, "", 0)

@@ -201,7 +201,7 @@ func TestTheReserveIsKeptWhenOthersFillTheDisk(t *testing.T) {
 		sp.Total = 200 * mib
 		sp.Free = 130*mib - others
 		if s != nil {
-			sp.Free -= s.slots[0].vol.Load().used.Load()
+			sp.Free -= (*s.slots.Load())[0].vol.Load().used.Load()
 		}
 		return sp
 	}
@@ -242,7 +242,7 @@ func TestAReadThatFailsLosesTheChunkOnly(t *testing.T) {
 			o := options(t.TempDir(), 100*mib)
 			s := open(t, o)
 			fill(t, s, "k", 2*mib)
-			if err := s.slots[0].vol.Load().flush(); err != nil {
+			if err := (*s.slots.Load())[0].vol.Load().flush(); err != nil {
 				t.Fatal(err)
 			}
 			abandon(s)
@@ -311,7 +311,7 @@ func TestAnIndexWithoutRoomIsWrittenLater(t *testing.T) {
 	s := open(t, o)
 	fail(fmt.Errorf("test: %w", index.ErrFull))
 	fill(t, s, "k", 2*mib)
-	if err := s.slots[0].vol.Load().flush(); !errors.Is(err, index.ErrFull) {
+	if err := (*s.slots.Load())[0].vol.Load().flush(); !errors.Is(err, index.ErrFull) {
 		t.Fatalf("flush: %v", err)
 	}
 	if get(t, s, "k") != 2 {
@@ -457,7 +457,7 @@ func TestADriveThatGoesAwayComesBack(t *testing.T) {
 	o.retry = 10 * time.Millisecond
 	s := open(t, o)
 	fill(t, s, "k", mib)
-	if err := s.slots[0].vol.Load().flush(); err != nil {
+	if err := (*s.slots.Load())[0].vol.Load().flush(); err != nil {
 		t.Fatal(err)
 	}
 	id := s.Drives()[0].ID

@@ -74,7 +74,7 @@ func TestStartOnAFullDisk(t *testing.T) {
 			for i := range 10 {
 				fill(t, s, fmt.Sprint(i), mib)
 			}
-			if err := s.slots[0].vol.Load().flush(); err != nil {
+			if err := (*s.slots.Load())[0].vol.Load().flush(); err != nil {
 				t.Fatal(err)
 			}
 			c.stop(t, s)

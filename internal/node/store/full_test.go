@@ -23,7 +23,7 @@ func TestAnIndexWithoutRoomDoesNotStopTheEviction(t *testing.T) {
 				o.batchDelay = time.Hour
 				fail := withFaultyIndex(&o)
 				s := open(t, o)
-				v := s.slots[0].vol.Load()
+				v := (*s.slots.Load())[0].vol.Load()
 				for i := range known {
 					fill(t, s, fmt.Sprint(i), mib)
 				}
@@ -36,8 +36,8 @@ func TestAnIndexWithoutRoomDoesNotStopTheEviction(t *testing.T) {
 				fail(errIndexFull)
 				for i := known; i < 40; i++ {
 					fill(t, s, fmt.Sprint(i), mib)
-					if n, _ := onDisk(t, v.dir); v.used.Load() > v.budget || n > v.used.Load() {
-						t.Fatalf("%d bytes on disk, counted %d of %d", n, v.used.Load(), v.budget)
+					if n, _ := onDisk(t, v.dir); v.used.Load() > v.budget.Load() || n > v.used.Load() {
+						t.Fatalf("%d bytes on disk, counted %d of %d", n, v.used.Load(), v.budget.Load())
 					}
 				}
 				if get(t, s, "39") != 1 {
@@ -74,7 +74,7 @@ func TestObjectsThatLostTheirFileToAFullIndexAreDropped(t *testing.T) {
 	o.batchDelay = time.Hour
 	fail := withFaultyIndex(&o)
 	s := open(t, o)
-	v := s.slots[0].vol.Load()
+	v := (*s.slots.Load())[0].vol.Load()
 	for i := range 6 {
 		fill(t, s, fmt.Sprint(i), mib)
 	}
@@ -178,7 +178,7 @@ func TestAStopThatCannotWriteTheIndexIsNoCleanOne(t *testing.T) {
 	fail := withFaultyIndex(&o)
 	s := open(t, o)
 	fill(t, s, "k", 2*mib)
-	if err := s.slots[0].vol.Load().flush(); err != nil {
+	if err := (*s.slots.Load())[0].vol.Load().flush(); err != nil {
 		t.Fatal(err)
 	}
 	k, err := s.Get("k")

@@ -44,7 +44,7 @@ func abandon(s *Store) {
 	s.closed.Store(true)
 	s.cancel()
 	s.wg.Wait()
-	for _, sl := range s.slots {
+	for _, sl := range *s.slots.Load() {
 		v := sl.vol.Load()
 		if v == nil {
 			continue

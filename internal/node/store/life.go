@@ -26,15 +26,14 @@ func (s *Store) newVolume(d Drive, id string, ix indexer, l *disk.FileLock, st i
 	v := &volume{
 		s: s, dir: d.Path, id: id, fs: s.fs, ix: ix, lock: l,
 		block: min(max(512, space.Block), ChunkSize), first: st.NextID, epoch: st.Epoch, hand: st.Hand, scrubbed: st.Scrub,
-		budget: d.Budget, keep: s.reserve,
+		keep: s.reserve,
 		wake: make(chan struct{}, 1), now: make(chan struct{}, 1), crowd: make(chan struct{}, 1), look: make(chan struct{}, 1),
 		done: make(chan struct{}), quit: make(chan struct{}), stop: make(chan struct{}),
 	}
 	if v.keep == 0 {
 		v.keep = min(defaultReserve, space.Total/50)
 	}
-	headroom := min(v.budget*3/100, maxHeadroom)
-	v.low, v.high = v.budget-headroom, v.budget-headroom/2
+	v.setBudget(d.Budget)
 	if st.Dirty {
 		v.epoch++
 	}
@@ -51,6 +50,15 @@ func (s *Store) newVolume(d Drive, id string, ix indexer, l *disk.FileLock, st i
 		return nil, fmt.Errorf("marking the index as in use: %w", err)
 	}
 	return v, nil
+}
+
+// setBudget says how many bytes on disk the objects may take. Above it nothing
+// more is taken, and the evictor goes down to it at its next look.
+func (v *volume) setBudget(n int64) {
+	headroom := min(n*3/100, maxHeadroom)
+	v.budget.Store(n)
+	v.low.Store(n - headroom)
+	v.high.Store(n - headroom/2)
 }
 
 // start starts the goroutines that close, or retire, waits for.
@@ -97,7 +105,7 @@ func (v *volume) live(ctx context.Context) {
 			if v.s.readable(v.dir, v.id) != nil {
 				wanted = true
 			}
-			if v.used.Load() > v.high || v.free.Load() < v.keep {
+			if v.used.Load() > v.high.Load() || v.free.Load() < v.keep {
 				signal(v.crowd)
 			}
 			if n%60 == 0 {

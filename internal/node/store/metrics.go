@@ -3,6 +3,8 @@ package store
 import (
 	"errors"
 	"strconv"
+	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -13,18 +15,23 @@ type metrics struct {
 	reg prometheus.Registerer
 	all []prometheus.Collector
 
-	evictedObjects, evictedBytes            prometheus.Counter
-	checksumFailures, readErrors, putErrors prometheus.Counter
-	droppedRows, orphans, indexResets       prometheus.Counter
-	driveFailures, scrubbedBytes            prometheus.Counter
-	batchSeconds                            prometheus.Histogram
+	mu     sync.Mutex
+	drives map[*slot][]prometheus.Collector // guarded by mu
+
+	evictedObjects, evictedBytes      prometheus.Counter
+	readErrors, putErrors             prometheus.Counter
+	checksumFailures                  prometheus.CounterFunc
+	rotten                            atomic.Int64 // chunks; checksumFailures shows it
+	droppedRows, orphans, indexResets prometheus.Counter
+	driveFailures, scrubbedBytes      prometheus.Counter
+	batchSeconds                      prometheus.Histogram
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		reg = prometheus.NewRegistry()
 	}
-	m := &metrics{reg: reg}
+	m := &metrics{reg: reg, drives: map[*slot][]prometheus.Collector{}}
 	counter := func(o prometheus.CounterOpts) prometheus.Counter {
 		c := prometheus.NewCounter(o)
 		m.all = append(m.all, c)
@@ -34,8 +41,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		Help: "Objects evicted to make room."})
 	m.evictedBytes = counter(prometheus.CounterOpts{Name: "larder_store_evicted_bytes_total",
 		Help: "Bytes on disk freed by evicting."})
-	m.checksumFailures = counter(prometheus.CounterOpts{Name: "larder_store_checksum_failures_total",
-		Help: "Chunks found different from what was written; they are fetched again."})
+	m.checksumFailures = prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "larder_store_checksum_failures_total",
+		Help: "Chunks found different from what was written; they are fetched again."}, func() float64 { return float64(m.rotten.Load()) })
+	m.all = append(m.all, m.checksumFailures)
 	m.readErrors = counter(prometheus.CounterOpts{Name: "larder_store_read_errors_total",
 		Help: "Reads of chunks that the drive refused."})
 	m.putErrors = counter(prometheus.CounterOpts{Name: "larder_store_put_errors_total",
@@ -83,7 +91,9 @@ func (m *metrics) watch(sl *slot) error {
 			err = errors.Join(err, e)
 			return
 		}
-		m.all = append(m.all, c)
+		m.mu.Lock()
+		m.drives[sl] = append(m.drives[sl], c)
+		m.mu.Unlock()
 	}
 	gauge(prometheus.GaugeOpts{Name: "larder_store_objects",
 		Help: "Objects on the drive."}, func(d DriveStatus) float64 { return float64(d.Objects) })
@@ -103,8 +113,26 @@ func (m *metrics) watch(sl *slot) error {
 	return err
 }
 
+// unwatch takes the gauges of a drive away.
+func (m *metrics) unwatch(sl *slot) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.drives[sl] {
+		m.reg.Unregister(c)
+	}
+	delete(m.drives, sl)
+}
+
 // close lets another store register the same names.
 func (m *metrics) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, cs := range m.drives {
+		for _, c := range cs {
+			m.reg.Unregister(c)
+		}
+	}
+	clear(m.drives)
 	for _, c := range m.all {
 		m.reg.Unregister(c)
 	}

@@ -184,7 +184,7 @@ func (o *Object) check(i int64, s *segment) error {
 		// A file that is too short lost its end in the stop; that is no
 		// trouble of the drive.
 		if errors.Is(err, io.EOF) {
-			o.s.metrics.checksumFailures.Inc()
+			o.s.metrics.rotten.Add(1)
 		} else {
 			o.s.metrics.readErrors.Inc()
 			o.v.suspect(err)
@@ -195,7 +195,7 @@ func (o *Object) check(i int64, s *segment) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if s.sums[i%segmentChunks] != crc32.Checksum(b, castagnoli) {
-		o.s.metrics.checksumFailures.Inc()
+		o.s.metrics.rotten.Add(1)
 		o.loseLocked(i, s)
 		return errMismatch
 	}

@@ -76,7 +76,9 @@ type Store struct {
 	reserve    int64
 	scrubRate  int64
 	perShard   int
-	slots      []*slot
+	slots      atomic.Pointer[[]*slot] // in the order of the configuration; replaced as a whole
+	drives     sync.Mutex              // held while slots is replaced
+	run        context.Context         // ends at Close; the slots live under it
 
 	shards [shards]shard
 	gen    atomic.Uint64 // the last one given out
@@ -122,15 +124,15 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if s.metrics, err = newMetrics(o.Registerer); err != nil {
 		return nil, fmt.Errorf("registering the store's metrics: %w", err)
 	}
-	run, cancel := context.WithCancel(context.Background())
-	s.cancel = cancel
+	s.slots.Store(new([]*slot))
+	s.run, s.cancel = context.WithCancel(context.Background())
 	if err := s.openDrives(ctx, o.Drives); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	// Not before all drives are open: who looks an object up, if only to read it
 	// back, must see all its generations.
-	for _, sl := range s.slots {
-		s.wg.Go(func() { sl.run(run) })
+	for _, sl := range *s.slots.Load() {
+		s.start(sl)
 	}
 	return s, nil
 }
@@ -145,12 +147,14 @@ func perShard(maxOpen int) int {
 
 // openDrives opens each drive once.
 func (s *Store) openDrives(ctx context.Context, drives []Drive) error {
+	slots := make([]*slot, len(drives))
 	for i, d := range drives {
-		s.slots = append(s.slots, &slot{s: s, number: i, cfg: d, id: d.ID, state: stateOut, since: time.Now()})
+		slots[i] = s.newSlot(i, d)
 	}
+	s.slots.Store(&slots)
 	var errs []error
 	for i, d := range drives {
-		sl := s.slots[i]
+		sl := slots[i]
 		if err := s.metrics.watch(sl); err != nil {
 			return fmt.Errorf("registering the metrics of drive %s: %w", d.Path, err)
 		}
@@ -177,12 +181,15 @@ func (s *Store) openDrives(ctx context.Context, drives []Drive) error {
 // be read until they are released.
 func (s *Store) Close() error {
 	s.once.Do(func() {
+		s.drives.Lock()
+		defer s.drives.Unlock()
 		s.closed.Store(true)
 		s.cancel()
 		s.wg.Wait()
-		errs := make([]error, len(s.slots))
+		slots := *s.slots.Load()
+		errs := make([]error, len(slots))
 		var wg sync.WaitGroup
-		for i, sl := range s.slots {
+		for i, sl := range slots {
 			wg.Go(func() { errs[i] = sl.close() })
 		}
 		wg.Wait()
@@ -195,8 +202,9 @@ func (s *Store) Close() error {
 
 // volumes returns the drives in use.
 func (s *Store) volumes() []*volume {
-	all := make([]*volume, 0, len(s.slots))
-	for _, sl := range s.slots {
+	slots := *s.slots.Load()
+	all := make([]*volume, 0, len(slots))
+	for _, sl := range slots {
 		if v := sl.vol.Load(); v != nil && !v.ended.Load() {
 			all = append(all, v)
 		}

@@ -78,7 +78,7 @@ func TestANewGenerationReplacesWithoutTouchingReaders(t *testing.T) {
 	if err := old.Put(0, content("k", old.Generation(), 2*mib, 0)); !errors.Is(err, ErrGone) {
 		t.Errorf("Put on a replaced generation: %v", err)
 	}
-	if err := s.slots[0].vol.Load().flush(); err != nil {
+	if err := (*s.slots.Load())[0].vol.Load().flush(); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := check(old); n != 2 || err != nil {
@@ -95,7 +95,7 @@ func TestANewGenerationReplacesWithoutTouchingReaders(t *testing.T) {
 		t.Errorf("the new generation has %d chunks, %v", n, err)
 	}
 	o.Release()
-	v := s.slots[0].vol.Load()
+	v := (*s.slots.Load())[0].vol.Load()
 	oldPath := v.path(old.id)
 	if _, err := os.Stat(oldPath); err != nil {
 		t.Errorf("the old file went while it was held: %v", err)
@@ -209,7 +209,7 @@ func TestTheHotSetIsBounded(t *testing.T) {
 	for i := range 500 {
 		fill(t, s, fmt.Sprint(i), 10)
 	}
-	v := s.slots[0].vol.Load()
+	v := (*s.slots.Load())[0].vol.Load()
 	if err := v.flush(); err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +241,7 @@ func TestDamageIsFoundAfterAnUncleanStop(t *testing.T) {
 	o := options(t.TempDir(), 100*mib)
 	s := open(t, o)
 	fill(t, s, "k", 3*mib)
-	v := s.slots[0].vol.Load()
+	v := (*s.slots.Load())[0].vol.Load()
 	if err := v.flush(); err != nil {
 		t.Fatal(err)
 	}
@@ -355,7 +355,7 @@ func TestOrphansAreSwept(t *testing.T) {
 	o.batchDelay = time.Hour
 	s := open(t, o)
 	fill(t, s, "kept", 10)
-	if err := s.slots[0].vol.Load().flush(); err != nil {
+	if err := (*s.slots.Load())[0].vol.Load().flush(); err != nil {
 		t.Fatal(err)
 	}
 	// Its file is made, but the index never hears of it.
@@ -375,7 +375,7 @@ func TestOrphansAreSwept(t *testing.T) {
 		_, err := os.Stat(path)
 		return errors.Is(err, os.ErrNotExist)
 	})
-	eventually(t, "sweep finished", func() bool { return !s.slots[0].vol.Load().sweep.Load() })
+	eventually(t, "sweep finished", func() bool { return !(*s.slots.Load())[0].vol.Load().sweep.Load() })
 	if get(t, s, "kept") != 1 {
 		t.Error("what the index knows was swept")
 	}

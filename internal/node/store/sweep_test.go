@@ -48,7 +48,7 @@ func killedWith(t *testing.T, known ...int64) Options {
 	for _, i := range known {
 		put(t, k, 7*mib, i)
 	}
-	if err := s.slots[0].vol.Load().flush(); err != nil {
+	if err := (*s.slots.Load())[0].vol.Load().flush(); err != nil {
 		t.Fatal(err)
 	}
 	for i := range int64(7) {
@@ -109,7 +109,7 @@ func TestChunksPutDuringTheSweepStay(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		eventually(t, "swept", func() bool { return !s.slots[0].vol.Load().sweep.Load() })
+		eventually(t, "swept", func() bool { return !(*s.slots.Load())[0].vol.Load().sweep.Load() })
 		if n, err := check(k); n != 7 || err != nil {
 			t.Errorf("%d chunks, %v; want all 7", n, err)
 		}
@@ -182,7 +182,7 @@ func TestAFileThatTheIndexKnowsNoChunkOfGoesWithItsObject(t *testing.T) {
 	k.Doom()
 	k.Release()
 	close(doomed) // the sweep meets a row that is about to go
-	v := s.slots[0].vol.Load()
+	v := (*s.slots.Load())[0].vol.Load()
 	eventually(t, "swept", func() bool { return !v.sweep.Load() })
 	if err := v.flush(); err != nil {
 		t.Fatal(err)

@@ -53,10 +53,10 @@ type volume struct {
 	epoch    uint32
 	scrubbed int64 // the background scrub of an earlier life came to this id
 
-	budget  int64 // bytes on disk the objects may take
-	keep    int64 // bytes of the file system to be left free
-	high    int64 // above this, the evictor runs
-	low     int64 // down to this
+	keep    int64        // bytes of the file system to be left free
+	budget  atomic.Int64 // bytes on disk the objects may take; setBudget
+	high    atomic.Int64 // above this, the evictor runs
+	low     atomic.Int64 // down to this
 	used    atomic.Int64
 	freed   atomic.Int64 // bytes removed since the volume was opened
 	objects atomic.Int64
@@ -103,7 +103,10 @@ type volume struct {
 // usable returns why nothing can be done on the drive, if so.
 func (v *volume) usable() error {
 	if v.stopped.Load() {
-		return ErrClosed
+		if v.s.closed.Load() {
+			return ErrClosed
+		}
+		return fmt.Errorf("drive %s: %w: %w", v.dir, ErrNoDrive, errRemoved)
 	}
 	if !v.ended.Load() {
 		return nil
@@ -230,7 +233,7 @@ func (v *volume) reserve(n int64) error {
 			return ErrFull
 		}
 	}
-	if v.used.Load() > v.high {
+	if v.used.Load() > v.high.Load() {
 		signal(v.crowd)
 	}
 	return nil
@@ -238,7 +241,7 @@ func (v *volume) reserve(n int64) error {
 
 // take counts n bytes as used if there is room, or returns how much is missing.
 func (v *volume) take(n int64) (short int64) {
-	if over := v.used.Add(n) - v.budget; over > 0 {
+	if over := v.used.Add(n) - v.budget.Load(); over > 0 {
 		v.used.Add(-n)
 		return over
 	}

@@ -15,6 +15,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"larder/internal/pki/csr"
@@ -45,9 +46,30 @@ type Renewer struct {
 	Seed string
 	Log  *slog.Logger // nil discards
 
+	names atomic.Pointer[[]string] // in place of Standards.ClientNames; SetClientNames
+
 	mu     sync.Mutex
 	last   State     // guarded by mu; of this process's last attempt: a full disk must not make it forget
 	window time.Time // guarded by mu; when an authority was asked for its wish last
+}
+
+// SetClientNames replaces Standards.ClientNames from the next attempt on; none
+// puts them back.
+func (r *Renewer) SetClientNames(names []string) {
+	if len(names) == 0 {
+		r.names.Store(nil)
+		return
+	}
+	r.names.Store(&names)
+}
+
+// base are the Standards as they are now.
+func (r *Renewer) base() tlsdir.Standards {
+	st := r.Standards
+	if names := r.names.Load(); names != nil {
+		st.ClientNames = *names
+	}
+	return st
 }
 
 // ErrBusy says that a renewal is under way already.
@@ -173,7 +195,7 @@ func (r *Renewer) Check(s *Settings) (warnings []string, err error) {
 // reachable refuses a request that clients would have no use for, before an
 // authority is asked for it.
 func (r *Renewer) reachable(request csr.Request) error {
-	names := r.Standards.ClientNames
+	names := r.base().ClientNames
 	if len(names) == 0 {
 		return nil
 	}
@@ -306,7 +328,7 @@ func fits(key crypto.Signer, algorithm, size string) bool {
 // standards are r's with what the settings say of roots: where they name none,
 // the authority is trusted because it was set up.
 func (r *Renewer) standards(settings *Settings) (tlsdir.Standards, error) {
-	st := r.Standards
+	st := r.base()
 	if settings.Roots == "" {
 		st.Roots, st.Given = nil, nil
 		return st, nil
@@ -320,7 +342,7 @@ func (r *Renewer) standards(settings *Settings) (tlsdir.Standards, error) {
 // Issuer is the certificate of the authority that signed the leaf of chain, from
 // all that is known here; nil if it is not.
 func (r *Renewer) Issuer(chain []*x509.Certificate) *x509.Certificate {
-	st := r.Dir.With(r.Standards)
+	st := r.Dir.With(r.base())
 	if s, err := r.settings(); err == nil && s.Roots != "" {
 		if given, err := r.certificates("roots", s.Roots); err == nil {
 			st.Given = append(st.Given[:len(st.Given):len(st.Given)], given...)

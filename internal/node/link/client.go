@@ -1,0 +1,141 @@
+package link
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"larder/internal/fleet"
+)
+
+// Refusal is an answer of the control plane that is no success.
+type Refusal struct {
+	Status     int
+	Code       string // "RegistrationKeyUsed"
+	Message    string
+	RetryAfter time.Duration // 0 if it did not say
+}
+
+func (r *Refusal) Error() string {
+	if r.Message == "" {
+		return fmt.Sprintf("the control plane answered %d %s", r.Status, http.StatusText(r.Status))
+	}
+	return "the control plane says: " + r.Message
+}
+
+// final is true for refusals that a retry does not change: a person must do
+// something.
+func final(err error) bool {
+	var r *Refusal
+	if !errors.As(err, &r) {
+		return false
+	}
+	switch r.Code {
+	case "IdentityRevoked", "IdentityTooOld", "IdentityCopied", "IdentityUnknown", "ProtocolTooOld":
+		return true
+	}
+	return false
+}
+
+// CheckURL says what is wrong with the address of a control plane.
+func CheckURL(text string) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("control plane's address: found %q, expected https://host:port", text)
+	}
+	return nil
+}
+
+// client speaks to one control plane with one TLS configuration.
+type client struct {
+	base string
+	http *http.Client
+}
+
+func newClient(base string, cfg *tls.Config) *client {
+	cfg.ServerName = fleet.ServerName
+	return &client{strings.TrimRight(base, "/"), &http.Client{
+		Transport: &http.Transport{
+			Proxy: http.ProxyFromEnvironment, TLSClientConfig: cfg, TLSHandshakeTimeout: 15 * time.Second,
+			MaxIdleConnsPerHost: 2, IdleConnTimeout: 90 * time.Second,
+		},
+		// A control plane does not send its nodes elsewhere.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+func (c *client) close() { c.http.CloseIdleConnections() }
+
+// maxAnswer is the most that is read of an answer, in bytes.
+const maxAnswer = 16 << 20
+
+// call sends in as JSON, unless it is nil, and reads the answer into out. It is
+// false for 204: nothing to say. Errors: *Refusal, and what kept it from coming
+// about.
+func (c *client) call(ctx context.Context, method, path string, in, out any) (bool, error) {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return false, err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	if err != nil {
+		return false, err
+	}
+	req.Header.Set("Accept", "application/json")
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return false, fmt.Errorf("asking the control plane: %w", err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return false, fmt.Errorf("reading the control plane's answer: %w", err)
+	}
+	switch {
+	case resp.StatusCode == http.StatusNoContent:
+		return false, nil
+	case resp.StatusCode != http.StatusOK:
+		return false, refusal(resp, b)
+	}
+	if err := json.Unmarshal(b, out); err != nil {
+		return false, fmt.Errorf("the control plane's answer is not the JSON expected: %w", err)
+	}
+	return true, nil
+}
+
+func refusal(resp *http.Response, body []byte) *Refusal {
+	r := &Refusal{Status: resp.StatusCode}
+	var e struct {
+		Error struct{ Code, Message string }
+	}
+	if json.Unmarshal(body, &e) == nil {
+		r.Code, r.Message = clip(e.Error.Code, 100), clip(e.Error.Message, 1000)
+	}
+	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 {
+		r.RetryAfter = min(time.Duration(s)*time.Second, time.Hour)
+	}
+	return r
+}
+
+func clip(s string, n int) string {
+	if len(s) > n {
+		return strings.ToValidUTF8(s[:n], "") + "…"
+	}
+	return s
+}

@@ -1,0 +1,188 @@
+package link
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"larder/internal/fleet"
+)
+
+// counters are cumulative counts, by name, at one moment.
+type counters struct {
+	traffic map[string]fleet.Traffic
+	origins map[string]fleet.Upstream
+}
+
+func read(n Node) counters {
+	c := counters{traffic: map[string]fleet.Traffic{}, origins: map[string]fleet.Upstream{}}
+	ts, us := n.Counters()
+	for _, t := range ts {
+		c.traffic[t.ContentType] = t
+	}
+	for _, u := range us {
+		c.origins[u.Host] = u
+	}
+	return c
+}
+
+// since is what happened from before to now. A count that is lower than before
+// began again at zero.
+func (c counters) since(before counters) ([]fleet.Traffic, []fleet.Upstream) {
+	d := func(now, then int64) int64 {
+		if now < then {
+			return now
+		}
+		return now - then
+	}
+	var ts []fleet.Traffic
+	for name, n := range c.traffic {
+		b := before.traffic[name]
+		t := fleet.Traffic{
+			ContentType: name, Requests: d(n.Requests, b.Requests), Hits: d(n.Hits, b.Hits),
+			HitBytes: d(n.HitBytes, b.HitBytes), MissBytes: d(n.MissBytes, b.MissBytes), Fetched: d(n.Fetched, b.Fetched),
+		}
+		type key struct{ outcome, status string }
+		was := map[key]int64{}
+		for _, o := range b.Outcomes {
+			was[key{o.Outcome, o.Status}] = o.Requests
+		}
+		for _, o := range n.Outcomes {
+			if n := d(o.Requests, was[key{o.Outcome, o.Status}]); n > 0 {
+				t.Outcomes = append(t.Outcomes, fleet.Outcome{Outcome: o.Outcome, Status: o.Status, Requests: n})
+			}
+		}
+		if t.Requests != 0 || t.HitBytes != 0 || t.MissBytes != 0 || t.Fetched != 0 || len(t.Outcomes) > 0 {
+			ts = append(ts, t)
+		}
+	}
+	var us []fleet.Upstream
+	for host, n := range c.origins {
+		b := before.origins[host]
+		if u := (fleet.Upstream{Host: host, OK: d(n.OK, b.OK), Failures: d(n.Failures, b.Failures)}); u.OK != 0 || u.Failures != 0 {
+			us = append(us, u)
+		}
+	}
+	return ts, us
+}
+
+// cut ends the minute: what was counted since the last cut waits to be
+// delivered.
+func (l *Link) cut(now time.Time) error {
+	c := read(l.cfg.Node)
+	l.mu.Lock()
+	m := fleet.Minute{Start: l.cutAt.UTC().Truncate(time.Millisecond), End: now.UTC().Truncate(time.Millisecond)}
+	if m.End.Before(m.Start) || m.End.Sub(m.Start) > time.Hour {
+		// The clock was set, or the machine slept. The counts are of the last
+		// minute that it was awake for, as far as anybody can tell.
+		m.Start = m.End.Add(-l.cfg.interval)
+	}
+	m.Traffic, m.Origins = c.since(l.prev)
+	l.prev, l.cutAt = c, now
+	l.mu.Unlock()
+	if len(m.Traffic)+len(m.Origins) == 0 && m.End.Sub(m.Start) < l.cfg.interval/2 {
+		return nil // a process that ends right after a cut
+	}
+	return l.buffer.add(m, now)
+}
+
+// report cuts a minute at the end of each and delivers it a moment later, which
+// differs by node: ten thousand must not come in the same second.
+func (l *Link) report(ctx context.Context) {
+	offset := time.Duration(l.share(0) * float64(l.cfg.interval/3))
+	wait := func() time.Duration { // until the next whole minute of the wall clock
+		return l.cfg.interval - time.Duration(time.Now().UnixNano())%l.cfg.interval
+	}
+	next := time.NewTimer(wait())
+	defer next.Stop()
+	send := time.NewTimer(0) // at the start, for the control plane to know it is there
+	defer send.Stop()
+	failures := 0
+	for {
+		select {
+		case <-next.C:
+			if err := l.cut(time.Now()); err != nil {
+				l.cfg.Log.ErrorContext(ctx, "minute kept in memory alone", "err", err)
+			}
+			next.Reset(wait())
+			if failures == 0 {
+				send.Reset(offset)
+			}
+			continue
+		case <-send.C:
+		case <-l.prompt:
+		case <-ctx.Done():
+			return
+		}
+		err := l.deliver(ctx)
+		l.heard(ctx, err)
+		if err == nil {
+			failures = 0
+			continue
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		l.metrics.failures.WithLabelValues("reports").Inc()
+		failures++
+		send.Reset(l.backoff(failures, err))
+	}
+}
+
+// deliver sends the state and all minutes that wait.
+func (l *Link) deliver(ctx context.Context) error {
+	for {
+		minutes := l.buffer.next(fleet.MaxMinutes)
+		d := &fleet.Delivery{Protocol: fleet.Protocol, Instance: l.instance, State: l.state(), Minutes: minutes, Sent: time.Now().UTC()}
+		_, c := l.current()
+		cctx, cancel := context.WithTimeout(ctx, time.Minute)
+		var a fleet.Accepted
+		_, err := c.call(cctx, "POST", fleet.PathReports, d, &a)
+		cancel()
+		if err != nil {
+			return err
+		}
+		before, _ := l.buffer.waiting()
+		if err := l.buffer.acknowledged(a.Seq); err != nil {
+			return err
+		}
+		left, _ := l.buffer.waiting()
+		l.metrics.minutes.Add(float64(max(0, before-left)))
+		if err := l.trust(ctx, a.Roots); err != nil {
+			return err
+		}
+		if left == 0 || left >= before && len(minutes) > 0 {
+			return nil // all is delivered, or the control plane takes nothing now
+		}
+	}
+}
+
+func (l *Link) state() fleet.State {
+	s := l.cfg.Node.FleetState()
+	if l.cfg.System != nil {
+		s.System = l.cfg.System()
+	}
+	_, dropped := l.buffer.waiting()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.Running, s.Refused, s.Why, s.Dropped = l.running, l.refused, l.why, dropped
+	return s
+}
+
+// trust keeps the roots that the control plane names, if they are others.
+func (l *Link) trust(ctx context.Context, roots string) error {
+	id, _ := l.current()
+	if roots == "" || roots == id.Roots {
+		return nil
+	}
+	next := *id
+	next.Roots = roots
+	if err := next.complete(); err != nil {
+		return fmt.Errorf("roots of the control plane: %w", err)
+	}
+	if err := next.write(l.cfg.Dir); err != nil {
+		return err
+	}
+	l.cfg.Log.InfoContext(ctx, "roots of the control plane changed")
+	return l.use(&next)
+}
