@@ -159,7 +159,6 @@ func (n *Node) buildProxy(p *fleet.Proxy, b *built, wrong func(field, format str
 		var cp config.Proxy
 		if err := cp.UnmarshalText([]byte(p.URL)); err != nil {
 			wrong("proxy.url", "%v", err) // it does not quote what may be a password
-			return
 		}
 		b.proxy = cp.URL()
 	}
