@@ -139,8 +139,22 @@ const tries = 12
 // start: f must have no effects but through tx. Writers of SQLite wait for one
 // another from the beginning, so what f reads stays as it is.
 func (d *DB) Tx(ctx context.Context, f func(tx *sql.Tx) error) error {
+	return d.tx(ctx, nil, f)
+}
+
+// TxLocked is Tx for transactions that lock what they read (SELECT … FOR UPDATE
+// on PostgreSQL) and otherwise only add: they wait for one another row by row
+// and do not lose.
+func (d *DB) TxLocked(ctx context.Context, f func(tx *sql.Tx) error) error {
+	if d.engine == PostgreSQL {
+		return d.tx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted}, f)
+	}
+	return d.tx(ctx, nil, f)
+}
+
+func (d *DB) tx(ctx context.Context, o *sql.TxOptions, f func(tx *sql.Tx) error) error {
 	for try := 1; ; try++ {
-		err := d.once(ctx, f)
+		err := d.once(ctx, o, f)
 		if err == nil || try == tries || !lost(err) {
 			return err
 		}
@@ -154,8 +168,8 @@ func (d *DB) Tx(ctx context.Context, f func(tx *sql.Tx) error) error {
 	}
 }
 
-func (d *DB) once(ctx context.Context, f func(tx *sql.Tx) error) error {
-	tx, err := d.BeginTx(ctx, nil)
+func (d *DB) once(ctx context.Context, o *sql.TxOptions, f func(tx *sql.Tx) error) error {
+	tx, err := d.BeginTx(ctx, o)
 	if err != nil {
 		return fmt.Errorf("beginning a transaction: %w", err)
 	}
