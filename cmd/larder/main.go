@@ -85,7 +85,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 denied,
 		}
 		return usagef("%w; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(upCommand(), nodeCommand(), tlsCommand(), versionCommand())
+	root.AddCommand(upCommand(), nodeCommand(), controlCommand(), tlsCommand(), versionCommand())
 	return root
 }
 

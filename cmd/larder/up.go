@@ -14,10 +14,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"larder/internal/control"
+	controlconfig "larder/internal/control/config"
 	"larder/internal/demo"
 	"larder/internal/node"
 	"larder/internal/node/catalog"
 	"larder/internal/node/config"
+	"larder/internal/node/link"
 	"larder/internal/sys/disk"
 	"larder/internal/sys/durable"
 )
@@ -26,10 +29,10 @@ func upCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Run everything in one process, on loopback",
-		Long: `Runs a node on loopback with everything it needs in one directory. The first
-start writes node.yaml there, which later starts read; the flags win over it.
-With --demo there is a publisher to try it with, and a short burst of simulated
-clients shows what the cache does.`,
+		Long: `Runs a control plane and a node that is enrolled with it, on loopback, with
+everything they need in one directory. The first start writes node.yaml there,
+which later starts read; the flags win over it. With --demo there is a publisher
+to try it with, and a short burst of simulated clients shows what the cache does.`,
 		Args: noArgs,
 	}
 	f := cmd.Flags()
@@ -38,6 +41,7 @@ clients shows what the cache does.`,
 	httpAddr := f.String("http", "127.0.0.1:8080", "where to serve content")
 	httpsAddr := f.String("https", "127.0.0.1:8443", "where to serve content over TLS, once there is a certificate")
 	adminAddr := f.String("admin", "127.0.0.1:5001", "where to serve the admin calls")
+	controlAddr := f.String("control", "127.0.0.1:8440", "where to serve the control plane: portal, API and nodes")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		dir := *state
 		if dir == "" {
@@ -61,12 +65,78 @@ clients shows what the cache does.`,
 			level = slog.LevelWarn
 		}
 		o := node.Options{Version: versionText(), Log: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))}
-		if *withDemo {
-			return runDemo(cmd.Context(), cmd.OutOrStdout(), dir, cfg, o)
-		}
-		return runNode(cmd.Context(), cfg, o)
+		return withControl(cmd.Context(), cmd.ErrOrStderr(), dir, *controlAddr, cfg, o, func(ctx context.Context) error {
+			if *withDemo {
+				return runDemo(ctx, cmd.OutOrStdout(), dir, cfg, o)
+			}
+			return runNode(ctx, cfg, o)
+		})
 	}
 	return cmd
+}
+
+// withControl runs a control plane around work, which runs the node. The node
+// enrols at the first start.
+func withControl(ctx context.Context, talk io.Writer, dir, listen string, cfg *config.Config, o node.Options, work func(ctx context.Context) error) error {
+	ccfg := controlconfig.Default(os.Getenv)
+	ccfg.State, ccfg.Listen, ccfg.Names = filepath.Join(dir, "control"), listen, []string{"localhost", "127.0.0.1", "::1"}
+	if err := ccfg.Validate(); err != nil {
+		return &exitError{exitUsage, fmt.Errorf("--control: %w", err)}
+	}
+	c, err := control.Open(ctx, ccfg, control.Options{Log: o.Log, Version: o.Version})
+	if err != nil {
+		return fmt.Errorf("control plane: %w", err)
+	}
+	// The control plane ends after the node: its last report should arrive.
+	cctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	done := make(chan error, 1)
+	go func() {
+		err := c.Run(cctx)
+		if err != nil {
+			err = fmt.Errorf("control plane: %w", err)
+		}
+		cancel(err)
+		done <- err
+	}()
+	err = func() error {
+		addr, err := c.WaitServing(ctx)
+		if err != nil {
+			return nil // Run says why
+		}
+		if err := enrolHere(ctx, c, "https://"+addr, node.LinkDir(cfg.State)); err != nil {
+			return fmt.Errorf("enrolling the node: %w", err)
+		}
+		_, port, _ := net.SplitHostPort(addr)
+		base := "https://localhost:" + port
+		if err := sayFirstLink(ctx, talk, c, base); err != nil {
+			return err
+		}
+		fmt.Fprintf(talk, "The control plane is at %s; its root is %s (%s/ca.pem).\n", base, c.Fingerprint(), base)
+		return work(ctx)
+	}()
+	stop()
+	return errors.Join(err, <-done)
+}
+
+// enrolHere ties the node in this process to its control plane.
+func enrolHere(ctx context.Context, c *control.Control, url, dir string) error {
+	if _, _, err := link.Whose(dir); !errors.Is(err, link.ErrNotEnrolled) {
+		if err != nil {
+			return err
+		}
+		return link.Move(dir, url) // the port may be another one this time
+	}
+	l, err := c.EnrolLocal(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = link.Enrol(ctx, dir, link.Enrolment{
+		URL: url, Fingerprint: l.Fingerprint, CustomerID: l.CustomerID, CacheNodeID: l.CacheNodeID, CustomerKey: l.CustomerKey, RegistrationKey: l.RegistrationKey,
+	}, node.SystemInfo(versionText()))
+	return err
 }
 
 // defaultState returns where "larder up" keeps everything if nothing is said.

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"larder/internal/httpsrv"
+	"larder/internal/node/link"
 	"larder/internal/node/store"
 	"larder/internal/pki/caretaker"
 	"larder/internal/pki/enroll"
@@ -47,6 +48,8 @@ type Status struct {
 	Certificate *livecert.Status  `json:"certificate,omitempty"`
 	TLS         *caretaker.Status `json:"tls,omitempty"`
 	Catalog     CatalogStatus     `json:"catalog"`
+	Draining    bool              `json:"draining,omitempty"`
+	Control     *link.Status      `json:"control,omitempty"` // nil: no control plane
 	Origins     []OriginInfo      `json:"origins"`
 	Lifetime    Totals            `json:"lifetime"`
 	Period      Totals            `json:"period"` // the last 15 s
@@ -165,6 +168,11 @@ func (n *Node) Status() Status {
 	}
 	if s.TLS = n.https.status(); s.TLS != nil {
 		s.TLS.Certificate = nil // it is above
+	}
+	s.Draining = n.Draining()
+	if n.link != nil {
+		c := n.link.Status()
+		s.Control = &c
 	}
 	s.Problems = n.problems()
 	s.Ready = len(n.unready()) == 0

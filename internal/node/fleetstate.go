@@ -19,7 +19,7 @@ import (
 func (n *Node) FleetState() fleet.State {
 	a := n.Addresses()
 	s := fleet.State{
-		System: n.System(), Started: n.started, HTTP: a.HTTP, HTTPS: a.HTTPS, Ready: len(n.unready()) == 0, Draining: n.Draining(),
+		System: SystemInfo(n.version), Started: n.started, HTTP: a.HTTP, HTTPS: a.HTTPS, Ready: len(n.unready()) == 0, Draining: n.Draining(),
 		Drives: []fleet.DriveState{}, Issues: n.issues(), Certificates: n.certificates(), Jobs: n.jobs.list(),
 	}
 	for _, d := range n.store.Drives() {
@@ -33,10 +33,10 @@ func (n *Node) FleetState() fleet.State {
 	return s
 }
 
-// System says what the node runs on.
-func (n *Node) System() fleet.System {
+// SystemInfo says what a node of this version runs on here.
+func SystemInfo(version string) fleet.System {
 	s := sysinfo.Read()
-	return fleet.System{Hostname: s.Hostname, OS: s.OS, Arch: s.Arch, Edition: s.Edition, Release: s.Release, Build: s.Build, Version: n.version}
+	return fleet.System{Hostname: s.Hostname, OS: s.OS, Arch: s.Arch, Edition: s.Edition, Release: s.Release, Build: s.Build, Version: version}
 }
 
 // issues are what needs attention, each with a word that stays the same while

@@ -27,6 +27,7 @@ import (
 	"larder/internal/node/config"
 	"larder/internal/node/fill"
 	"larder/internal/node/front"
+	"larder/internal/node/link"
 	"larder/internal/node/origin"
 	"larder/internal/node/store"
 	"larder/internal/pki/livecert"
@@ -58,6 +59,7 @@ type Node struct {
 	getenv   func(string) string
 	desired  desired
 	jobs     *fleetJobs
+	link     *link.Link // nil: no control plane
 
 	ctx        context.Context // ends when Run does; what serves requests lives under it
 	cancel     context.CancelFunc
@@ -168,7 +170,25 @@ func Open(ctx context.Context, cfg *config.Config, o Options) (_ *Node, err erro
 	}
 	n.front = front.New(front.Config{Handler: n.serve, Log: n.log, Registerer: n.reg})
 	n.periods.turn(time.Now(), n.stats.snapshot())
-	return n, nil
+	return n, n.openLink(ctx)
+}
+
+// LinkDir is where a node with this state directory keeps its tie to a control
+// plane.
+func LinkDir(state string) string { return filepath.Join(state, "fleet") }
+
+// openLink takes up the tie to the control plane, if the node was enrolled, and
+// applies the last document that worked.
+func (n *Node) openLink(ctx context.Context) error {
+	l, err := link.Open(link.Config{Dir: LinkDir(n.cfg.State), Node: n, Log: n.log, Registerer: n.reg})
+	if errors.Is(err, link.ErrNotEnrolled) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("control plane: %w", err)
+	}
+	n.link = l
+	return l.Start(ctx)
 }
 
 // storeOptions translates the configuration for the store.
@@ -321,6 +341,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	spawn("certificate", func() error { return n.cert.Run(ctx) })
 	spawn("catalogue", func() error { return n.catalogs.Run(ctx) })
 	spawn("jobs", func() error { return n.jobs.Run(ctx) })
+	if n.link != nil {
+		spawn("control plane", func() error { return n.link.Run(ctx) })
+	}
 	wg.Go(func() { n.turnPeriods(ctx) })
 	wg.Go(func() { n.https.watch(ctx, spawn) })
 	if care := n.https.care; care != nil {

@@ -168,7 +168,7 @@ func (s *Service) Metrics(ctx context.Context, q MetricsQuery) (*MetricsResponse
 		all, interval = append(all, series{node, points}), g
 	}
 	out := &MetricsResponse{
-		Timespan: q.From.UTC().Format(time.RFC3339) + "/" + q.To.UTC().Format(time.RFC3339), Interval: grainText(interval),
+		Timespan: q.From.UTC().Format(time.RFC3339) + "/" + q.To.UTC().Format(time.RFC3339), Interval: GrainText(interval),
 		Namespace: namespace, ResourceRegion: q.Region, Value: []Metric{},
 	}
 	for _, m := range wanted {

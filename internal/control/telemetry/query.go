@@ -332,8 +332,8 @@ func ParseGrain(text string) (time.Duration, error) {
 	return 0, fmt.Errorf("%w: interval: found %q, expected one of %s", ErrInvalid, text, strings.Join(names, ", "))
 }
 
-// grainText writes a span as ISO 8601 does.
-func grainText(d time.Duration) string {
+// GrainText writes a span as ISO 8601 does.
+func GrainText(d time.Duration) string {
 	for n, g := range Grains {
 		if g == d {
 			return n

@@ -154,3 +154,27 @@ func Forget(dir string) error {
 	}
 	return errors.Join(errs...)
 }
+
+// Move has the identity of a directory look for its control plane elsewhere: it
+// has another address by now.
+func Move(dir, url string) error {
+	if err := CheckURL(url); err != nil {
+		return err
+	}
+	id, err := readIdentity(dir)
+	if err != nil || id.URL == url {
+		return err
+	}
+	id.URL = url
+	return id.write(dir)
+}
+
+// Whose says for which node and which control plane a directory was enrolled.
+// Errors: ErrNotEnrolled.
+func Whose(dir string) (cacheNodeID, url string, err error) {
+	id, err := readIdentity(dir)
+	if err != nil {
+		return "", "", err
+	}
+	return id.CacheNodeID, id.URL, nil
+}

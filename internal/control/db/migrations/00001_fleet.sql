@@ -101,6 +101,12 @@ CREATE TABLE departures (
 );
 CREATE INDEX departures_by_revision ON departures (revision);
 
+-- What is set for the whole control plane, by name.
+CREATE TABLE settings (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+);
+
 -- The numbers that are given out one by one.
 CREATE TABLE counters (
     name  TEXT PRIMARY KEY,

@@ -1,0 +1,164 @@
+package gate
+
+import (
+	"context"
+	"crypto/x509"
+	"database/sql"
+	"encoding/hex"
+	"fmt"
+	"sync"
+	"time"
+
+	"larder/internal/control/db"
+	"larder/internal/control/seal"
+	"larder/internal/pki/authority"
+)
+
+// Authorities keeps the control plane's own CA in the database, sealed, and the
+// replicas' copies of it together.
+type Authorities struct {
+	d   *db.DB
+	key *seal.Key
+	ca  *authority.Authority
+	now func() time.Time
+
+	mu     sync.Mutex // held while ca is replaced
+	loaded string     // ids of what ca holds, the active one first; guarded by mu
+}
+
+// OpenAuthorities loads the authority, making one with a new database. name is
+// what people read in its certificate.
+func OpenAuthorities(ctx context.Context, d *db.DB, key *seal.Key, name string, now func() time.Time) (*Authorities, error) {
+	a := &Authorities{d: d, key: key, now: now}
+	err := d.Tx(ctx, func(tx *sql.Tx) error {
+		var n int
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM authorities`).Scan(&n); err != nil || n > 0 {
+			return err
+		}
+		// Two replicas that start on a new database must not make one each: the
+		// row of the counter is what they wait for one another at.
+		if _, err := tx.ExecContext(ctx, `UPDATE counters SET value = value + 1 WHERE name = 'revision'`); err != nil {
+			return err
+		}
+		return a.add(ctx, tx, name, true)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("making the authority: %w", err)
+	}
+	return a, a.Load(ctx)
+}
+
+// Authority is the one in use.
+func (a *Authorities) Authority() *authority.Authority { return a.ca }
+
+func (a *Authorities) add(ctx context.Context, q db.Queryer, name string, active bool) error {
+	ca, err := authority.Create(name, a.now())
+	if err != nil {
+		return err
+	}
+	der, err := ca.Key()
+	if err != nil {
+		return err
+	}
+	id := idOf(ca.Certificate())
+	sealed, err := a.key.Seal(der, []byte("authorities "+id))
+	if err != nil {
+		return err
+	}
+	_, err = q.ExecContext(ctx, `INSERT INTO authorities (id, certificate, sealed_key, created, active) VALUES ($1, $2, $3, $4, $5)`, id, ca.Certificate().Raw, sealed, db.Micros(a.now()), active)
+	return err
+}
+
+func idOf(c *x509.Certificate) string { return authority.Fingerprint(c)[len("sha256:"):] }
+
+// Load reads what the database has, and swaps it in if it is not in use yet.
+func (a *Authorities) Load(ctx context.Context) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	rows, err := a.d.QueryContext(ctx, `SELECT id, certificate, sealed_key, active FROM authorities WHERE retired = 0 ORDER BY created DESC, id`)
+	if err != nil {
+		return fmt.Errorf("reading the authorities: %w", err)
+	}
+	defer rows.Close()
+	var active *authority.CA
+	var trusted []*x509.Certificate
+	ids := ""
+	for rows.Next() {
+		var id string
+		var cert, sealed []byte
+		var signs bool
+		if err := rows.Scan(&id, &cert, &sealed, &signs); err != nil {
+			return err
+		}
+		if !signs {
+			c, err := x509.ParseCertificate(cert)
+			if err != nil {
+				return fmt.Errorf("authority %s: %w", id, err)
+			}
+			trusted = append(trusted, c)
+			ids += " " + id
+			continue
+		}
+		key, err := a.key.Open(sealed, []byte("authorities "+id))
+		if err != nil {
+			return fmt.Errorf("the key of authority %s: %w", id, err)
+		}
+		if active, err = authority.Load(cert, key); err != nil {
+			return fmt.Errorf("authority %s: %w", id, err)
+		}
+		ids = id + ids
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	switch {
+	case active == nil:
+		return fmt.Errorf("the database has no authority that signs")
+	case a.ca == nil:
+		a.ca = authority.New(active, trusted...)
+	case ids != a.loaded:
+		a.ca.Replace(active, trusted...)
+	}
+	a.loaded = ids
+	return nil
+}
+
+// Announce makes a root that is to follow the active one: nodes get to trust it
+// with their next report, and it signs nothing before Activate.
+func (a *Authorities) Announce(ctx context.Context, name string) error {
+	return a.d.Tx(ctx, func(tx *sql.Tx) error {
+		var waiting int
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM authorities WHERE retired = 0`).Scan(&waiting); err != nil {
+			return err
+		}
+		if waiting > 1 {
+			return fmt.Errorf("there are two roots already: activate the newer one, or retire the older one first")
+		}
+		return a.add(ctx, tx, name, false)
+	})
+}
+
+// Activate lets the newest root sign; the one before it is still trusted.
+func (a *Authorities) Activate(ctx context.Context) error {
+	return a.d.Tx(ctx, func(tx *sql.Tx) error {
+		var newest string
+		if err := tx.QueryRowContext(ctx, `SELECT id FROM authorities WHERE retired = 0 ORDER BY created DESC, id LIMIT 1`).Scan(&newest); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `UPDATE authorities SET active = (id = $1)`, newest)
+		return err
+	})
+}
+
+// Retire ends the trust in roots that no longer sign. Nodes that have not been
+// there since the new one was announced must enrol anew.
+func (a *Authorities) Retire(ctx context.Context) error {
+	_, err := a.d.ExecContext(ctx, `UPDATE authorities SET retired = $1 WHERE retired = 0 AND NOT active`, db.Micros(a.now()))
+	return err
+}
+
+// Fingerprint is what a node's command pins: that of the root that signs.
+func (a *Authorities) Fingerprint() string { return authority.Fingerprint(a.ca.Roots()[0]) }
+
+// spkiOf is how a public key is written down.
+func spkiOf(sum [32]byte) string { return hex.EncodeToString(sum[:]) }
