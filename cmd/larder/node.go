@@ -30,7 +30,7 @@ func nodeCommand() *cobra.Command {
 	}
 	cmd.AddCommand(nodeRunCommand(), nodeCheckCommand(), nodeStatusCommand(), nodeLsCommand(),
 		nodePurgeCommand(), nodePinCommand(true), nodePinCommand(false), nodeVerifyCommand(), nodeCatalogCommand(),
-		nodeDeployCommand(), nodeUninstallCommand())
+		nodeDeployCommand(), nodeRegisterCommand(), nodeUninstallCommand())
 	return cmd
 }
 

@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,20 +19,6 @@ import (
 	"larder/internal/sys/ports"
 	"larder/internal/sys/winservice"
 )
-
-// assignment is the form of arguments of the vendor's script, key=value.
-var assignment = regexp.MustCompile(`^-*([A-Za-z]+)=`)
-
-// noAssignments refuses arguments, and says why where they are those of
-// enrolment. Their values are secrets and are not repeated.
-func noAssignments(cmd *cobra.Command, args []string) error {
-	for _, a := range args {
-		if m := assignment.FindStringSubmatch(a); m != nil {
-			return usagef("%s: found %s=…, but this version does not enrol with a control plane; write a configuration file and deploy with --config FILE (docs/operating/node.md)", cmd.CommandPath(), m[1])
-		}
-	}
-	return noArgs(cmd, args)
-}
 
 func nodeDeployCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -46,10 +31,18 @@ the command it amounts to.
 Windows: installs the service and adds the firewall's rules.
 Linux: the package brings the unit larder-node; what else it needs to know is
 written beside it. The firewall's and systemd's commands are printed and left
-to you; --start runs systemd's.`,
-		Args: noAssignments,
+to you; --start runs systemd's.
+
+With the words that a control plane shows for a node, such as customerid=… and
+registrationkey=…, the machine becomes that node. They may also be written as
+flags. If there is no configuration file yet, one is written with the drives of
+drivepathandsizeingb="/srv/cache,100" and the proxy of proxyurl.`,
+		Example: `  larder node deploy --config /etc/larder/node.yaml --start
+  larder node deploy controlurl=https://control.example:8440 controlfingerprint=sha256:… customerid=… cachenodeid=… customerkey=… registrationkey=… drivepathandsizeingb="/srv/cache,100"`,
+		Args: cobra.ArbitraryArgs,
 	}
 	file := configFlag(cmd)
+	words := enrolmentFlags(cmd)
 	account := cmd.Flags().String("run-time-account", "", `the account the node runs under: Linux larder; Windows NT SERVICE\larder-node, LocalService, .\name, DOMAIN\name, or DOMAIN\name$ for a managed one`)
 	passwordFile := cmd.Flags().String("run-time-password-file", "", "a file with that account's password; Windows only, and only for users")
 	noFirewall := cmd.Flags().Bool("no-firewall", false, "leave the firewall alone")
@@ -59,7 +52,13 @@ to you; --start runs systemd's.`,
 		if !*dry && !isAdministrator() {
 			return &exitError{exitDenied, fmt.Errorf("%s: this account may not set a machine up; %s, or look at --dry-run", cmd.CommandPath(), beAdministrator)}
 		}
-		cfg, err := loadConfig(*file)
+		if err := words.read(args); err != nil {
+			return err
+		}
+		if err := words.firstConfig(cmd, *file, *dry); err != nil {
+			return err
+		}
+		cfg, err := words.loadConfig(*file, *dry)
 		if err != nil {
 			return err
 		}
@@ -68,6 +67,9 @@ to you; --start runs systemd's.`,
 		}
 		if err := node.Check(cfg); err != nil {
 			return &exitError{exitUsage, config.Locate(*file, err)}
+		}
+		if err := words.enrol(cmd, cfg, *dry); err != nil {
+			return err
 		}
 		d, err := survey(cmd.Context(), *file, cfg, *account, *passwordFile)
 		if err != nil {
@@ -92,7 +94,7 @@ certificates and keys, and the configuration stay, and their places are printed.
 
 Linux: systemd's and the firewall's commands are printed and left to you;
 --stop runs systemd's. The program itself goes with its package.`,
-		Args: noAssignments,
+		Args: noArgs,
 	}
 	file := configFlag(cmd)
 	noFirewall := cmd.Flags().Bool("no-firewall", false, "leave the firewall alone")

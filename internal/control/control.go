@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +25,7 @@ import (
 
 	"larder/internal/control/access"
 	"larder/internal/control/api"
+	"larder/internal/control/arm"
 	"larder/internal/control/config"
 	"larder/internal/control/db"
 	"larder/internal/control/gate"
@@ -34,6 +36,7 @@ import (
 	"larder/internal/control/telemetry"
 	"larder/internal/httpsrv"
 	"larder/internal/pki/authority"
+	"larder/internal/sys/durable"
 	"larder/internal/sys/ports"
 	"larder/internal/sys/private"
 )
@@ -53,6 +56,7 @@ type Control struct {
 	telemetry    *telemetry.Service
 	authorities  *gate.Authorities
 	gate         *gate.Gate
+	arm          *arm.Service
 	leases       *lease.Leases
 	table        *route.Table
 	server       *authority.Server
@@ -107,6 +111,7 @@ func Open(ctx context.Context, cfg *config.Config, o Options) (_ *Control, err e
 		Minutes: time.Duration(cfg.Retention.Minutes), Quarters: time.Duration(cfg.Retention.Quarters), Days: time.Duration(cfg.Retention.Days),
 	})
 	c.gate = gate.New(gate.Options{DB: c.d, Roster: c.roster, Authorities: c.authorities, Taker: c.telemetry, Refused: refusedReport, Audit: c.auditNode, Log: o.Log})
+	c.arm = arm.New(arm.Options{DB: c.d, Roster: c.roster, Usage: c.telemetry, Subscription: c.subscription, PublicURL: publicURL, Audit: c.auditARM, Log: o.Log})
 	c.leases = lease.New(c.d, o.Log)
 	c.server = authority.NewServer(c.authorities.Authority(), func() []string { return serverNames(cfg) }, 0)
 	if cfg.TLS.Certificate != "" {
@@ -242,6 +247,18 @@ func (c *Control) audit(ctx context.Context, q db.Queryer, r *http.Request, ch a
 	return c.access.Record(ctx, q, access.Entry{Actor: access.From(r.Context()), Remote: remote(r), Action: ch.Action, Target: ch.Target, Before: ch.Before, After: ch.After})
 }
 
+// auditARM is audit for arm, which also does things in the background, for whom
+// asked for them.
+func (c *Control) auditARM(ctx context.Context, q db.Queryer, r *http.Request, actor string, ch arm.Change) error {
+	e := access.Entry{Action: ch.Action, Target: ch.Target, Before: ch.Before, After: ch.After}
+	if r != nil {
+		e.Actor, e.Remote = access.From(r.Context()), remote(r)
+	} else {
+		e.Actor = &access.Principal{Name: actor}
+	}
+	return c.access.Record(ctx, q, e)
+}
+
 func remote(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -261,6 +278,13 @@ func (c *Control) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("listen: %w", err)
 	}
 	c.addr = ln.Addr().String()
+	// For commands and tests: with port 0 only the system knows.
+	file := filepath.Join(c.cfg.State, "addresses.json")
+	if err := durable.WriteFile(file, []byte(fmt.Sprintf("{\"control\": %q}\n", c.addr)), 0o644); err != nil {
+		ln.Close()
+		return err
+	}
+	defer os.Remove(file)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// What answers outlasts what is asked: requests finish before the parts they

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -114,6 +115,7 @@ func (c *Control) routes() []route.Route {
 		Version: c.version, Log: c.log,
 	})
 	all := append(c.gate.Routes(), a.Routes()...)
+	all = append(all, c.arm.Routes()...)
 	all = append(all, portal.New(portal.Options{
 		DB: c.d, Access: c.access, Roster: c.roster, Usage: c.telemetry, PublicURL: publicURL, Version: c.version,
 		Audit: func(ctx context.Context, q db.Queryer, r *http.Request, e access.Entry) error {
@@ -189,17 +191,20 @@ func (c *Control) mayScrape(r *http.Request) bool {
 
 // background begins what is done by itself.
 func (c *Control) background(ctx context.Context, spawn func(ctx context.Context, what string, f func(ctx context.Context) error)) {
+	spawn(ctx, "operations", c.arm.Run)
 	spawn(ctx, "authorities", func(ctx context.Context) error {
 		return lease.Every(ctx, c.log, "authorities", 5*time.Second, c.authorities.Load)
 	})
 	spawn(ctx, "housekeeping", func(ctx context.Context) error {
 		return c.leases.While(ctx, "housekeeping", func(ctx context.Context) error {
 			return lease.Every(ctx, c.log, "housekeeping", 10*time.Minute, func(ctx context.Context) error {
-				if err := c.access.Clean(ctx); err != nil {
-					return err
-				}
-				return c.telemetry.Trim(ctx, time.Now())
+				return errors.Join(c.access.Clean(ctx), c.arm.Clean(ctx), c.telemetry.Trim(ctx, time.Now()))
 			})
+		})
+	})
+	spawn(ctx, "history", func(ctx context.Context) error {
+		return c.leases.While(ctx, "history", func(ctx context.Context) error {
+			return lease.Every(ctx, c.log, "history", time.Minute, c.arm.Observe)
 		})
 	})
 }

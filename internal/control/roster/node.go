@@ -280,3 +280,21 @@ func (r *Roster) DeleteNode(ctx context.Context, q db.Queryer, n *Node, now time
 		n.NodeID, revision, db.Micros(now))
 	return err
 }
+
+// NodesIn lists some nodes of a customer within a transaction, up to limit.
+func (r *Roster) NodesIn(ctx context.Context, q db.Queryer, customer string, limit int) ([]*Node, error) {
+	rows, err := q.QueryContext(ctx, nodeColumns+` WHERE n.customer = $1 ORDER BY n.id LIMIT $2`, strings.ToLower(customer), limit)
+	if err != nil {
+		return nil, fmt.Errorf("listing nodes: %w", err)
+	}
+	return collect(rows, scanNode)
+}
+
+// CustomersIn lists all customers of a group within a transaction.
+func (r *Roster) CustomersIn(ctx context.Context, q db.Queryer, subscription, group string) ([]*Customer, error) {
+	rows, err := q.QueryContext(ctx, customerColumns+` WHERE c.subscription = $1 AND c.group_key = $2 ORDER BY c.id`, strings.ToLower(subscription), strings.ToLower(group))
+	if err != nil {
+		return nil, fmt.Errorf("listing customers: %w", err)
+	}
+	return collect(rows, scanCustomer)
+}

@@ -136,8 +136,8 @@ type TLS struct {
 
 // Control names the control plane.
 type Control struct {
-	// URL is its https address. It is read and checked, but this version of
-	// the node does not use it yet.
+	// URL is its https address, as deploy writes it down for people to read. Which
+	// control plane a node belongs to is in its identity, in the state directory.
 	URL string `yaml:"url"`
 }
 
