@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -280,21 +282,34 @@ func TestUninstall(t *testing.T) {
 	wantDone(t, did, []string{"run systemctl disable --now larder-node", "remove " + dropInFile})
 }
 
-func TestDeployRefusesEnrolment(t *testing.T) {
+// What is wrong with the words of an enrolment is said by their names, and
+// secrets are not repeated.
+func TestEnrolmentWordsWithMistakes(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"customerid=1", "customerkey=secret"}, {"--dry-run", "customerkey=secret"}} {
-		for _, make := range []string{"deploy", "uninstall"} {
-			cmd := nodeDeployCommand()
-			if make == "uninstall" {
-				cmd = nodeUninstallCommand()
-			}
-			cmd.SetArgs(args)
-			cmd.SilenceErrors, cmd.SilenceUsage = true, true
-			err := cmd.ExecuteContext(t.Context())
-			var e *exitError
-			if !errors.As(err, &e) || e.code != exitUsage || !strings.Contains(err.Error(), "does not enrol with a control plane") || strings.Contains(err.Error(), "secret") {
-				t.Errorf("%s %q: %v", make, args, err)
-			}
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"customerid=1", "customerkey=hunter2", `drivepathandsizeingb="/srv/cache,100"`}, "controlurl: "},
+		{[]string{"--customerkey=hunter2", `drivepathandsizeingb=/srv/cache,100`, "controlurl=http://x"}, "controlurl: "},
+		{[]string{"customerkey=hunter2", "controlfingerprint=abc", "drivepathandsizeingb=/srv/cache,100"}, "controlfingerprint: "},
+		{[]string{"customerkey=hunter2"}, "drivepathandsizeingb"},
+		{[]string{"customerkey=hunter2", "drivepathandsizeingb=cache,100"}, "drivepathandsizeingb: "},
+		{[]string{"customerkey=hunter2", "drivepathandsizeingb=/srv/cache"}, "drivepathandsizeingb: "},
+		{[]string{"customerkey=hunter2", "shoulduseproxy=true"}, "proxyurl: "},
+		{[]string{"customerkey=hunter2", "shoulduseproxy=perhaps"}, "shoulduseproxy: "},
+		{[]string{"customerkye=hunter2"}, "customerkye"},
+		{[]string{"hunter2"}, "key=value"},
+	} {
+		cmd := nodeDeployCommand()
+		cmd.SetArgs(append([]string{"--dry-run", "--config", filepath.Join(t.TempDir(), "node.yaml")}, tt.args...))
+		cmd.SetOut(io.Discard)
+		cmd.SetErr(io.Discard)
+		cmd.SilenceErrors, cmd.SilenceUsage = true, true
+		err := cmd.ExecuteContext(t.Context())
+		var e *exitError
+		if !errors.As(err, &e) || e.code != exitUsage || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q: got %v, want a mistake that names %s", tt.args, err, tt.want)
 		}
 	}
 }

@@ -78,6 +78,16 @@ to try it with, and a short burst of simulated clients shows what the cache does
 // withControl runs a control plane around work, which runs the node. The node
 // enrols at the first start.
 func withControl(ctx context.Context, talk io.Writer, dir, listen string, cfg *config.Config, o node.Options, work func(ctx context.Context) error) error {
+	// Before anything is touched: a second one here would move the node of the
+	// first to its own control plane.
+	lock, err := disk.Lock(filepath.Join(dir, "up.lock"))
+	if errors.Is(err, disk.ErrLocked) {
+		return fmt.Errorf("--state: %s is in use by another larder up", dir)
+	}
+	if err != nil {
+		return fmt.Errorf("--state: %w", err)
+	}
+	defer lock.Unlock()
 	ccfg := controlconfig.Default(os.Getenv)
 	ccfg.State, ccfg.Listen, ccfg.Names = filepath.Join(dir, "control"), listen, []string{"localhost", "127.0.0.1", "::1"}
 	if err := ccfg.Validate(); err != nil {
