@@ -27,7 +27,7 @@ func PinRoot(fingerprint string) (*tls.Config, error) {
 			roots, between := x509.NewCertPool(), x509.NewCertPool()
 			found := false
 			for _, c := range cs.PeerCertificates {
-				if sha256.Sum256(c.Raw) == want {
+				if c.IsCA && sha256.Sum256(c.Raw) == want {
 					roots.AddCert(c)
 					found = true
 				} else {
