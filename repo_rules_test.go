@@ -208,7 +208,7 @@ var (
 	// metricUnits need a word before them that says what is measured;
 	// metricThings are counted and may stand alone.
 	metricUnits  = []string{"bytes", "seconds", "total", "ratio", "info", "timestamp_seconds", "bytes_per_second", "state"}
-	metricThings = []string{"objects", "chunks", "connections", "requests", "runs", "flights", "readers", "waiters", "drives", "files", "publishers", "hosts", "origins"}
+	metricThings = []string{"objects", "chunks", "connections", "requests", "runs", "flights", "readers", "waiters", "drives", "files", "publishers", "hosts", "origins", "minutes", "deliveries"}
 
 	// metricParts are packages whose metrics have another name than they.
 	metricParts = map[string]string{

@@ -17,7 +17,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/resources/armresources/v3"
 
-	"larder/internal/control/db/dbtest"
+	"larder/internal/lardertest/dbtest"
 )
 
 func ptr[T any](v T) *T { return &v }

@@ -17,7 +17,7 @@ import (
 
 	"larder/internal/control/access"
 	"larder/internal/control/db"
-	"larder/internal/control/db/dbtest"
+	"larder/internal/lardertest/dbtest"
 	"larder/internal/control/seal"
 )
 

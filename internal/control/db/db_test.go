@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"larder/internal/control/db"
-	"larder/internal/control/db/dbtest"
+	"larder/internal/lardertest/dbtest"
 )
 
 // Increments that read before they write are not lost, whatever the engine.

@@ -3,10 +3,14 @@ package db
 import (
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"github.com/pressly/goose/v3"
+
+	"larder/internal/sys/disk"
 )
 
 // Migrations only ever get longer: a file that was released is never changed,
@@ -78,11 +82,10 @@ func (d *DB) provider() (*goose.Provider, error) {
 // migrating is the number of the advisory lock that replicas wait for.
 const migrating = 0x6c61726465720001
 
-// alone waits until no other replica migrates. SQLite's transactions do that by
-// themselves: goose runs each migration in one and looks at its version first.
+// alone waits until no other process migrates.
 func (d *DB) alone(ctx context.Context) (unlock func(), err error) {
 	if d.engine != PostgreSQL {
-		return func() {}, nil
+		return d.aloneOnFile(ctx)
 	}
 	conn, err := d.Conn(ctx)
 	if err != nil {
@@ -97,4 +100,25 @@ func (d *DB) alone(ctx context.Context) (unlock func(), err error) {
 		_, _ = conn.ExecContext(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, int64(migrating))
 		conn.Close()
 	}, nil
+}
+
+// aloneOnFile is alone for SQLite, whose locks end with each transaction, and a
+// migration is several: a file beside the database is locked.
+func (d *DB) aloneOnFile(ctx context.Context) (unlock func(), err error) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		l, err := disk.Lock(d.path + ".migrating")
+		if err == nil {
+			return func() { _ = l.Unlock() }, nil
+		}
+		if !errors.Is(err, disk.ErrLocked) {
+			return nil, fmt.Errorf("locking the database: %w", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"larder/internal/control/db"
-	"larder/internal/control/db/dbtest"
+	"larder/internal/lardertest/dbtest"
 )
 
 // quick makes leases that tests need not wait for.

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"larder/internal/control/db"
-	"larder/internal/control/db/dbtest"
+	"larder/internal/lardertest/dbtest"
 	"larder/internal/control/roster"
 	"larder/internal/control/seal"
 	"larder/internal/fleet"

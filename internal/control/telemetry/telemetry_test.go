@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"larder/internal/control/db"
-	"larder/internal/control/db/dbtest"
+	"larder/internal/lardertest/dbtest"
 	"larder/internal/control/telemetry"
 	"larder/internal/fleet"
 )

@@ -39,10 +39,7 @@ func NewServer(t testing.TB) *Server {
 
 func newServer(t testing.TB) *Server {
 	t.Helper()
-	initdb := lardertest.Program(t, "initdb")
-	if real, err := filepath.EvalSymlinks(initdb); err == nil {
-		initdb = real
-	}
+	initdb := findInitdb(t)
 	// Not t.TempDir: paths of sockets are short, and the account PostgreSQL
 	// runs under must get there.
 	dir, err := os.MkdirTemp("", "larder-pg-")
@@ -58,6 +55,22 @@ func newServer(t testing.TB) *Server {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
 	return s
+}
+
+// findInitdb returns PostgreSQL's initdb, beside which its other programs are.
+// Debian and Red Hat keep them off the PATH.
+func findInitdb(t testing.TB) string {
+	t.Helper()
+	for _, pattern := range []string{"/usr/lib/postgresql/*/bin/initdb", "/usr/pgsql-*/bin/initdb"} {
+		if found, _ := filepath.Glob(pattern); len(found) > 0 {
+			return found[len(found)-1]
+		}
+	}
+	initdb := lardertest.Program(t, "initdb")
+	if real, err := filepath.EvalSymlinks(initdb); err == nil {
+		return real
+	}
+	return initdb
 }
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
