@@ -27,7 +27,6 @@ type plane struct {
 	t       *testing.T
 	dir     string
 	url     string
-	root    string // fingerprint
 	token   string // of an owner
 	client  string // its id for OAuth
 	http    *http.Client

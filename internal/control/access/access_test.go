@@ -17,8 +17,8 @@ import (
 
 	"larder/internal/control/access"
 	"larder/internal/control/db"
-	"larder/internal/lardertest/dbtest"
 	"larder/internal/control/seal"
+	"larder/internal/lardertest/dbtest"
 )
 
 // world is a service with a clock that tests set.

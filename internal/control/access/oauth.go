@@ -50,7 +50,6 @@ func (s *Service) Discovery(w http.ResponseWriter, r *http.Request, base string)
 
 // oauthError is an error of RFC 6749, section 5.2.
 type oauthError struct {
-	status      int
 	Code        string `json:"error"`
 	Description string `json:"error_description"`
 }

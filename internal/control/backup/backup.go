@@ -165,6 +165,10 @@ func writeTable(ctx context.Context, tx *sql.Tx, name string, out *json.Encoder)
 	if err != nil {
 		return 0, err
 	}
+	types, err := rows.ColumnTypes()
+	if err != nil {
+		return 0, err
+	}
 	if err := out.Encode(line{Table: name, Columns: columns}); err != nil {
 		return 0, err
 	}
@@ -178,8 +182,13 @@ func writeTable(ctx context.Context, tx *sql.Tx, name string, out *json.Encoder)
 		}
 		row := make([]any, len(values))
 		for i, v := range values {
-			if b, ok := v.([]byte); ok {
-				v = map[string]string{"b": base64.StdEncoding.EncodeToString(b)}
+			switch x := v.(type) {
+			case []byte:
+				v = map[string]string{"b": base64.StdEncoding.EncodeToString(x)}
+			case int64:
+				if types[i].DatabaseTypeName() == "BOOLEAN" { // SQLite has no other word for it
+					v = x != 0
+				}
 			}
 			row[i] = v
 		}

@@ -10,10 +10,10 @@ import (
 	"time"
 
 	"larder/internal/control/db"
-	"larder/internal/lardertest/dbtest"
 	"larder/internal/control/roster"
 	"larder/internal/control/seal"
 	"larder/internal/fleet"
+	"larder/internal/lardertest/dbtest"
 )
 
 const (

@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"larder/internal/control/db"
-	"larder/internal/lardertest/dbtest"
 	"larder/internal/control/telemetry"
 	"larder/internal/fleet"
+	"larder/internal/lardertest/dbtest"
 )
 
 const customer = "/subscriptions/s/resourcegroups/g/providers/microsoft.connectedcache/enterprisemcccustomers/c"

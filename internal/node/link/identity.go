@@ -14,7 +14,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"larder/internal/fleet"
 	"larder/internal/sys/private"
@@ -94,8 +93,6 @@ func (id *identity) with(key crypto.Signer, issued *fleet.Identity) (*identity, 
 }
 
 func (id *identity) leaf() *x509.Certificate { return id.pair.Leaf }
-
-func (id *identity) expired(now time.Time) bool { return now.After(id.leaf().NotAfter) }
 
 func newKey() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }
 

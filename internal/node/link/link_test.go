@@ -37,7 +37,6 @@ type plane struct {
 	lose     func(path string) bool // the answer is lost after all was done
 	state    fleet.State
 	renewals int
-	life     time.Duration // of identities; 0: as the authority says
 }
 
 func newPlane(t *testing.T) *plane {
