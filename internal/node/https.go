@@ -69,13 +69,51 @@ func openHTTPS(ctx context.Context, n *Node) *https {
 	h.dir = dir
 	h.renewer = &enroll.Renewer{
 		Dir: dir, Standards: standards, Seed: n.id, Log: n.log,
-		Solvers: map[string]acme.Solver{acme.HTTP01: h.challenges, acme.TLSALPN01: h.challenges},
+		Solvers: map[string]acme.Solver{acme.HTTP01: h.challenges, acme.TLSALPN01: openSolver{h.challenges, h}},
 	}
 	h.care = caretaker.New(caretaker.Options{
 		Dir: dir, Cert: n.cert, Checker: checker, OnRevoked: caretaker.Fallback(n.cfg.TLS.OnRevoked), Log: n.log, Registerer: n.reg,
 		Renewer: h.renewer,
 	})
 	return h
+}
+
+// openSolver shows tls-alpn-01 challenges: one is there when the TLS listeners
+// are open, which they are not while there is no certificate. An authority that
+// is told earlier finds a closed port.
+type openSolver struct {
+	*acme.Memory
+	h *https
+}
+
+// openPatience is how long Present waits for the listeners. If somebody else has
+// the port they never open, and the authority's answer says the rest.
+const openPatience = 5 * time.Second
+
+// Present is for acme.Solver.
+func (o openSolver) Present(ctx context.Context, c acme.Challenge) error {
+	if err := o.Memory.Present(ctx, c); err != nil {
+		return err
+	}
+	patience := time.NewTimer(openPatience)
+	defer patience.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		o.h.mu.Lock()
+		open, trouble := len(o.h.listeners) > 0, o.h.closed
+		o.h.mu.Unlock()
+		if open || trouble != nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-patience.C:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // Standards are what the configuration asks of a serving certificate, without
