@@ -293,7 +293,7 @@ func TestEnrolmentWordsWithMistakes(t *testing.T) {
 		{[]string{"customerid=1", "customerkey=hunter2", `drivepathandsizeingb="/srv/cache,100"`}, "controlurl: "},
 		{[]string{"--customerkey=hunter2", `drivepathandsizeingb=/srv/cache,100`, "controlurl=http://x"}, "controlurl: "},
 		{[]string{"customerkey=hunter2", "controlfingerprint=abc", "drivepathandsizeingb=/srv/cache,100"}, "controlfingerprint: "},
-		{[]string{"customerkey=hunter2"}, "drivepathandsizeingb"},
+		{[]string{"controlurl=https://c:8440", "controlfingerprint=sha256:" + strings.Repeat("ab", 32), "customerid=1", "cachenodeid=2", "customerkey=hunter2", "registrationkey=hunter2"}, "drivepathandsizeingb"},
 		{[]string{"customerkey=hunter2", "drivepathandsizeingb=cache,100"}, "drivepathandsizeingb: "},
 		{[]string{"customerkey=hunter2", "drivepathandsizeingb=/srv/cache"}, "drivepathandsizeingb: "},
 		{[]string{"customerkey=hunter2", "shoulduseproxy=true"}, "proxyurl: "},

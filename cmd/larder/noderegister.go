@@ -73,6 +73,14 @@ func (w enrolmentWords) read(args []string) error {
 			*w["proxyurl"] = ""
 		}
 	}
+	if !w.wanted() {
+		return nil
+	}
+	// All of it before anything is written.
+	_, err := w.drives()
+	if err := errors.Join(w.enrolment().Check(), err); err != nil {
+		return usagef("%w", err)
+	}
 	return nil
 }
 
@@ -188,9 +196,6 @@ func (w enrolmentWords) enrol(cmd *cobra.Command, cfg *config.Config, dry bool) 
 		return nil
 	}
 	e := w.enrolment()
-	if err := e.Check(); err != nil {
-		return usagef("%w", err)
-	}
 	dir := node.LinkDir(cfg.State)
 	if dry {
 		fmt.Fprintf(cmd.OutOrStdout(), "would: register as node %s at %s\n", e.CacheNodeID, e.URL)

@@ -8,12 +8,15 @@ import (
 	"time"
 
 	"larder/internal/node"
+	"larder/internal/node/link"
 )
 
 // statusTable prints a node's status for people: what needs attention first.
 func statusTable(w io.Writer, s *node.Status) {
 	state := "healthy"
-	if !s.Ready {
+	if s.Draining {
+		state = "draining"
+	} else if !s.Ready {
 		state = "NOT READY"
 	} else if len(s.Problems) > 0 {
 		state = "degraded"
@@ -23,6 +26,9 @@ func statusTable(w io.Writer, s *node.Status) {
 		fmt.Fprintf(w, "!\t%s\n", p)
 	}
 	fmt.Fprintf(w, "Listens\thttp %s  https %s  admin %s\n", orNone(s.Addresses.HTTP), orNone(s.Addresses.HTTPS), s.Addresses.Admin)
+	if c := s.Control; c != nil {
+		fmt.Fprintf(w, "Control\t%s, %s\n", c.URL, controlText(c))
+	}
 	if c := s.Certificate; c != nil {
 		fmt.Fprintf(w, "Certificate\t%s, %s, until %s (%d days left)\n", strings.Join(c.SANs, " "), c.KeyType,
 			c.NotAfter.Format(time.DateOnly), int(time.Until(c.NotAfter).Hours()/24))
@@ -60,6 +66,25 @@ func statusTable(w io.Writer, s *node.Status) {
 			fmt.Fprintf(w, "%s\t%d\t%d\t%s\n", o.Host, o.OK, o.Failures, trouble)
 		}
 	}
+}
+
+// controlText says how a node's tie to its control plane is.
+func controlText(c *link.Status) string {
+	words := []string{"connected"}
+	if !c.Connected {
+		words[0] = "NOT CONNECTED"
+		if c.Error != "" {
+			words[0] += ": " + c.Error
+		}
+	}
+	words = append(words, fmt.Sprintf("document %d", c.Running))
+	if c.Refused > c.Running {
+		words = append(words, fmt.Sprintf("document %d REFUSED: %s", c.Refused, c.Why))
+	}
+	if c.Waiting > 1 {
+		words = append(words, fmt.Sprintf("%d minutes wait to be reported", c.Waiting))
+	}
+	return strings.Join(append(words, "identity until "+c.NotAfter.Format(time.DateOnly)), ", ")
 }
 
 func orNone(addrs []string) string {

@@ -99,6 +99,9 @@ func (c *Control) handler() http.Handler {
 		panic(err) // there are no trusted origins that could be wrong
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// A body that trickles in must not hold its goroutine for ever. Longer than
+		// any poll, whose connection is read from while it waits.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(2 * time.Minute))
 		h := w.Header()
 		h.Set("Strict-Transport-Security", "max-age=31536000")
 		h.Set("X-Content-Type-Options", "nosniff")

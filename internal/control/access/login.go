@@ -26,7 +26,9 @@ const (
 )
 
 // mayTry returns how long somebody must wait before the next try, 0 for not at
-// all. who is "user NAME" or "client ID".
+// all. who is "user NAME"; "" where only the address counts: a client's secret
+// cannot be guessed, and its id is no secret, so counting by it would let anybody
+// lock it out.
 func (s *Service) mayTry(ctx context.Context, who string, from netip.Addr) (time.Duration, error) {
 	var until int64
 	err := s.d.QueryRowContext(ctx, `SELECT max(until) FROM login_failures WHERE subject = $1 OR subject = $2 HAVING count(*) > 0`, strings.ToLower(who), "from "+from.String()).Scan(&until)
@@ -49,6 +51,9 @@ func (s *Service) failed(ctx context.Context, who string, from netip.Addr) error
 		subject string
 		free    int64
 	}{{strings.ToLower(who), freeFailures}, {"from " + from.String(), freeFromAddress}} {
+		if f.subject == "" {
+			continue
+		}
 		err := s.d.Tx(ctx, func(tx *sql.Tx) error {
 			var count, last int64
 			err := tx.QueryRowContext(ctx, `SELECT count, last FROM login_failures WHERE subject = $1`, f.subject).Scan(&count, &last)

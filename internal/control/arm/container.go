@@ -266,7 +266,7 @@ func (s *Service) deleteGroup(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return s.begin(w, r, groupView(g).ID, "delete", http.StatusAccepted, nil, func(tx *sql.Tx) error { return nil })
+	return s.begin(w, r, "delete", Change{Action: "group", Target: groupView(g).ID, Before: groupView(g)}, http.StatusAccepted, nil, func(tx *sql.Tx) error { return nil })
 }
 
 func (s *Service) listResources(w http.ResponseWriter, r *http.Request) error {

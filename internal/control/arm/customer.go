@@ -218,6 +218,10 @@ func (s *Service) putCustomer(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	by, kind := who(r)
+	ch := Change{Action: "customer", After: map[string]any{"tags": body.Tags, "properties": st}}
+	if old != nil {
+		ch.Before = map[string]any{"tags": old.Tags, "properties": old.Properties}
+	}
 	c := old
 	status := http.StatusOK
 	if c == nil {
@@ -230,7 +234,8 @@ func (s *Service) putCustomer(w http.ResponseWriter, r *http.Request) error {
 	if old == nil {
 		kindOf = "create"
 	}
-	return s.begin(w, r, c.Path(), kindOf, status, func() (any, error) {
+	ch.Target = c.Path()
+	return s.begin(w, r, kindOf, ch, status, func() (any, error) {
 		w.Header().Set("ETag", roster.ETag(c.Version))
 		return s.customerView(r.Context(), c, false)
 	}, func(tx *sql.Tx) error {
@@ -303,7 +308,7 @@ func (s *Service) deleteCustomer(w http.ResponseWriter, r *http.Request) error {
 	if err := preconditions(r, roster.ETag(c.Version)); err != nil {
 		return err
 	}
-	return s.begin(w, r, c.Path(), "delete", http.StatusAccepted, nil, func(tx *sql.Tx) error {
+	return s.begin(w, r, "delete", Change{Action: "customer", Target: c.Path(), Before: map[string]any{"tags": c.Tags, "properties": c.Properties}}, http.StatusAccepted, nil, func(tx *sql.Tx) error {
 		c.Provisioning = "Deleting"
 		return s.o.Roster.UpdateCustomer(r.Context(), tx, c)
 	})

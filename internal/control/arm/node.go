@@ -262,6 +262,10 @@ func (s *Service) putNode(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	by, kind := who(r)
+	ch := Change{Action: "node", Target: path}
+	if !create {
+		ch.Before = map[string]any{"tags": n.Tags, "properties": n.Properties}
+	}
 	if create {
 		n = &roster.Node{NodeID: uuid.NewString(), Path: path, Customer: c.ID, Name: name, Location: body.Location, Provisioning: "Accepted", Created: s.o.Now()}
 	}
@@ -274,12 +278,13 @@ func (s *Service) putNode(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	n.System.Touch(by, kind, s.o.Now())
+	ch.After = map[string]any{"tags": n.Tags, "properties": n.Properties}
 	status, what := http.StatusOK, "update"
 	if create {
 		status, what = http.StatusCreated, "create"
 	}
 	warn(w, warnings)
-	return s.begin(w, r, path, what, status, func() (any, error) {
+	return s.begin(w, r, what, ch, status, func() (any, error) {
 		w.Header().Set("ETag", roster.ETag(n.Version))
 		return s.nodeView(n, c, version(r))
 	}, func(tx *sql.Tx) error {
@@ -338,7 +343,7 @@ func (s *Service) deleteNode(w http.ResponseWriter, r *http.Request) error {
 	if err := preconditions(r, roster.ETag(n.Version)); err != nil {
 		return err
 	}
-	return s.begin(w, r, n.Path, "delete", http.StatusAccepted, nil, func(tx *sql.Tx) error {
+	return s.begin(w, r, "delete", Change{Action: "node", Target: n.Path, Before: map[string]any{"tags": n.Tags, "properties": n.Properties}}, http.StatusAccepted, nil, func(tx *sql.Tx) error {
 		n.Provisioning = "Deleting"
 		return s.o.Roster.UpdateNode(r.Context(), tx, n)
 	})

@@ -51,8 +51,9 @@ func scanOperation(row interface{ Scan(...any) error }) (*operation, error) {
 }
 
 // begin writes an operation down together with what do does, and answers with
-// where its progress is seen. body is the resource that is shown, nil for none.
-func (s *Service) begin(w http.ResponseWriter, r *http.Request, resource, kind string, status int, body func() (any, error), do func(tx *sql.Tx) error) error {
+// where its progress is seen. c is for the audit: its target is the resource.
+// body is the resource that is shown, nil for none.
+func (s *Service) begin(w http.ResponseWriter, r *http.Request, kind string, c Change, status int, body func() (any, error), do func(tx *sql.Tx) error) error {
 	id := uuid.NewString()
 	name, _ := who(r)
 	err := s.o.DB.Tx(r.Context(), func(tx *sql.Tx) error {
@@ -60,10 +61,11 @@ func (s *Service) begin(w http.ResponseWriter, r *http.Request, resource, kind s
 			return err
 		}
 		if _, err := tx.ExecContext(r.Context(), `INSERT INTO operations (id, resource, kind, status, principal, started) VALUES ($1, $2, $3, 'InProgress', $4, $5)`,
-			id, resource, kind, name, db.Micros(s.o.Now())); err != nil {
+			id, c.Target, kind, name, db.Micros(s.o.Now())); err != nil {
 			return fmt.Errorf("writing an operation: %w", err)
 		}
-		return s.o.Audit(r.Context(), tx, r, "", Change{Action: "resource." + kind, Target: resource})
+		c.Action += "." + kind
+		return s.o.Audit(r.Context(), tx, r, "", c)
 	})
 	if err != nil {
 		return err

@@ -29,7 +29,7 @@ type Enrolment struct {
 }
 
 // Check names every mistake in an enrolment, by the words of the command.
-func (e *Enrolment) Check() error {
+func (e Enrolment) Check() error {
 	var errs []error
 	if err := CheckURL(e.URL); err != nil {
 		errs = append(errs, fmt.Errorf("controlurl: %w", err))
