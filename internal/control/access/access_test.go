@@ -86,8 +86,12 @@ func TestTokensAreGoodUntilTheyEnd(t *testing.T) {
 		if !p.Can(access.Operate, group) || p.Can(access.Operate, access.GroupScope("S", "Schools2")) || p.Can(access.Manage, group) || p.Can(access.AsNode, group) {
 			t.Errorf("rights of %+v are not an operator's of %s", p, group)
 		}
+		last := "x"
+		if strings.HasSuffix(secret, last) {
+			last = "y"
+		}
 		for name, field := range map[string]string{
-			"wrong": "Authorization: Bearer " + secret[:len(secret)-1] + "x", "another scheme": "Authorization: Basic " + secret, "empty": "Authorization: Bearer", "of another kind": "Authorization: Bearer lda_" + secret[4:],
+			"wrong": "Authorization: Bearer " + secret[:len(secret)-1] + last, "another scheme": "Authorization: Basic " + secret, "empty": "Authorization: Bearer", "of another kind": "Authorization: Bearer lda_" + secret[4:],
 		} {
 			if p, err := w.who(field); status(err) != 401 || p != nil || strings.Contains(err.Error(), secret[8:20]) {
 				t.Errorf("%s: got %+v, %v, want 401", name, p, err)

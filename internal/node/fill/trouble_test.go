@@ -80,8 +80,9 @@ func TestWithoutAValidatorPartsAreNotCombined(t *testing.T) {
 	u.trouble = func(n int, a *Ask) trouble { return trouble{cut: map[int]int64{1: mib + 9}[n]} }
 	f := newFiller(t, u, Config{})
 	c := opened(t, f, u, Want{Range: byterange.Range{End: 2 * mib}})
-	if len(u.requested()) != 2 || u.requested()[1].Ranged {
-		t.Errorf("%+v", u.requested())
+	// The second request may already have been cut, and the third made.
+	if asks := u.requested(); len(asks) < 2 || asks[1].Ranged {
+		t.Errorf("%+v", asks)
 	}
 	got, _, err := readRange(t.Context(), c, 0, 3*mib)
 	if !errors.Is(err, ErrChanged) || !bytes.Equal(got, u.body[:len(got)]) {
