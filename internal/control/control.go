@@ -24,6 +24,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"larder/internal/control/access"
+	"larder/internal/control/alert"
 	"larder/internal/control/api"
 	"larder/internal/control/arm"
 	"larder/internal/control/config"
@@ -54,6 +55,7 @@ type Control struct {
 	roster       *roster.Roster
 	access       *access.Service
 	telemetry    *telemetry.Service
+	alerts       *alert.Service
 	authorities  *gate.Authorities
 	gate         *gate.Gate
 	arm          *arm.Service
@@ -109,6 +111,9 @@ func Open(ctx context.Context, cfg *config.Config, o Options) (_ *Control, err e
 	c.telemetry = telemetry.New(telemetry.Options{
 		DB: c.d, Log: o.Log, Registerer: c.reg,
 		Minutes: time.Duration(cfg.Retention.Minutes), Quarters: time.Duration(cfg.Retention.Quarters), Days: time.Duration(cfg.Retention.Days),
+	})
+	c.alerts = alert.New(alert.Options{
+		DB: c.d, Roster: c.roster, Sealer: c.key, Log: o.Log, Registerer: c.reg, Version: o.Version, Portal: portalURL(cfg), Ends: c.ends,
 	})
 	c.gate = gate.New(gate.Options{DB: c.d, Roster: c.roster, Authorities: c.authorities, Taker: c.telemetry, Refused: refusedReport, Audit: c.auditNode, Log: o.Log})
 	c.arm = arm.New(arm.Options{DB: c.d, Roster: c.roster, Usage: c.telemetry, Subscription: c.subscription, PublicURL: publicURL, Audit: c.auditARM, Log: o.Log})

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"larder/internal/control/access"
+	"larder/internal/control/alert"
 	"larder/internal/control/api"
 	"larder/internal/control/config"
 	"larder/internal/control/db"
@@ -114,13 +116,13 @@ func (c *Control) handler() http.Handler {
 // routes are all there are.
 func (c *Control) routes() []route.Route {
 	a := api.New(api.Options{
-		DB: c.d, Roster: c.roster, Access: c.access, Usage: c.telemetry, Authorities: c.authorities, Audit: c.audit, PublicURL: publicURL, Fingerprint: c.authorities.Fingerprint,
+		DB: c.d, Roster: c.roster, Access: c.access, Usage: c.telemetry, Alerts: c.alerts, Authorities: c.authorities, Audit: c.audit, PublicURL: publicURL, Fingerprint: c.authorities.Fingerprint,
 		Version: c.version, Log: c.log,
 	})
 	all := append(c.gate.Routes(), a.Routes()...)
 	all = append(all, c.arm.Routes()...)
 	all = append(all, portal.New(portal.Options{
-		DB: c.d, Access: c.access, Roster: c.roster, Usage: c.telemetry, PublicURL: publicURL, Version: c.version,
+		DB: c.d, Access: c.access, Roster: c.roster, Usage: c.telemetry, Alerts: c.alerts, PublicURL: publicURL, Version: c.version,
 		Audit: func(ctx context.Context, q db.Queryer, r *http.Request, e access.Entry) error {
 			e.Remote = remote(r)
 			return c.access.Record(ctx, q, e)
@@ -201,7 +203,7 @@ func (c *Control) background(ctx context.Context, spawn func(ctx context.Context
 	spawn(ctx, "housekeeping", func(ctx context.Context) error {
 		return c.leases.While(ctx, "housekeeping", func(ctx context.Context) error {
 			return lease.Every(ctx, c.log, "housekeeping", 10*time.Minute, func(ctx context.Context) error {
-				return errors.Join(c.access.Clean(ctx), c.arm.Clean(ctx), c.telemetry.Trim(ctx, time.Now()))
+				return errors.Join(c.access.Clean(ctx), c.arm.Clean(ctx), c.alerts.Clean(ctx), c.telemetry.Trim(ctx, time.Now()))
 			})
 		})
 	})
@@ -210,4 +212,40 @@ func (c *Control) background(ctx context.Context, spawn func(ctx context.Context
 			return lease.Every(ctx, c.log, "history", time.Minute, c.arm.Observe)
 		})
 	})
+	spawn(ctx, "alerts", func(ctx context.Context) error { return c.leases.While(ctx, "alerts", c.alerts.Run) })
+}
+
+// portalURL is where people find the portal, by the configuration's first name.
+func portalURL(cfg *config.Config) string {
+	_, port, err := net.SplitHostPort(cfg.Listen)
+	switch {
+	case err != nil || port == "0":
+		return ""
+	case port == "443":
+		return "https://" + cfg.Names[0] + "/"
+	}
+	return "https://" + net.JoinHostPort(cfg.Names[0], port) + "/"
+}
+
+// ends are what of the control plane's own ends some day.
+func (c *Control) ends(ctx context.Context) ([]alert.End, error) {
+	var all []alert.End
+	tokens, err := c.access.Tokens(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range tokens {
+		if !t.Expires.IsZero() && t.Revoked.IsZero() && t.Expires.Sub(t.LastUsed) > 0 && !t.LastUsed.IsZero() {
+			all = append(all, alert.End{What: "token " + t.Name, At: t.Expires, Life: t.Expires.Sub(t.Created), Fix: "Make a new token, give it to whoever uses this one, and revoke this one."})
+		}
+	}
+	for _, r := range c.authorities.Authority().Roots() {
+		all = append(all, alert.End{What: "the root " + r.Subject.CommonName, At: r.NotAfter, Life: r.NotAfter.Sub(r.NotBefore), Fix: "Announce the next root, activate it when all nodes trust it, and retire this one (docs/operating/control.md)."})
+	}
+	if c.own != nil {
+		if cert, err := c.own.get(nil); err == nil {
+			all = append(all, alert.End{What: "the portal's certificate", At: cert.Leaf.NotAfter, Life: cert.Leaf.NotAfter.Sub(cert.Leaf.NotBefore), Fix: "Put a new one into the files of tls.certificate and tls.key; it is read by itself."})
+		}
+	}
+	return all, nil
 }

@@ -71,6 +71,16 @@ func SubscriptionScope(subscription string) string {
 	return "/subscriptions/" + strings.ToLower(subscription)
 }
 
+// ScopeOf is the scope of the resource group in an ARM id, Everything if it has
+// none.
+func ScopeOf(id string) string {
+	parts := strings.SplitN(strings.Trim(id, "/"), "/", 5)
+	if len(parts) < 4 {
+		return Everything
+	}
+	return GroupScope(parts[1], parts[3])
+}
+
 // Principal is somebody who was recognised.
 type Principal struct {
 	Kind   Kind

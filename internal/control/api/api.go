@@ -11,10 +11,10 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"larder/internal/control/access"
+	"larder/internal/control/alert"
 	"larder/internal/control/db"
 	"larder/internal/control/gate"
 	"larder/internal/control/roster"
@@ -38,6 +38,7 @@ type Options struct {
 	Roster *roster.Roster
 	Access *access.Service
 	Usage  *telemetry.Service
+	Alerts *alert.Service
 	// Authorities are the roots that nodes trust.
 	Authorities *gate.Authorities
 	// Audit writes a change down within its transaction.
@@ -68,7 +69,7 @@ func New(o Options) *API {
 // Routes are all that the API answers.
 func (a *API) Routes() []route.Route {
 	var all []route.Route
-	for _, part := range [][]route.Route{a.nodeRoutes(), a.settingsRoutes(), a.jobRoutes(), a.publisherRoutes(), a.clientRoutes(), a.usageRoutes(), a.peopleRoutes(), a.auditRoutes(), a.rootRoutes()} {
+	for _, part := range [][]route.Route{a.nodeRoutes(), a.settingsRoutes(), a.jobRoutes(), a.publisherRoutes(), a.clientRoutes(), a.usageRoutes(), a.peopleRoutes(), a.auditRoutes(), a.alertRoutes(), a.rootRoutes()} {
 		all = append(all, part...)
 	}
 	return all
@@ -92,16 +93,7 @@ func (a *API) nodeScope(r *http.Request) (string, error) {
 			return access.Everything, nil
 		}
 	}
-	return ScopeOf(m.ID), nil
-}
-
-// ScopeOf is the resource group in a lower-case ARM id.
-func ScopeOf(id string) string {
-	parts := strings.SplitN(strings.Trim(id, "/"), "/", 5)
-	if len(parts) < 4 {
-		return access.Everything
-	}
-	return access.GroupScope(parts[1], parts[3])
+	return access.ScopeOf(m.ID), nil
 }
 
 // node reads the node that a path names.

@@ -58,7 +58,7 @@ func (a *API) visible(r *http.Request, f func(n *roster.Node)) error {
 		}
 		for _, n := range nodes {
 			after = n.ID
-			if p.Sees(ScopeOf(n.ID)) {
+			if p.Sees(access.ScopeOf(n.ID)) {
 				f(n)
 			}
 		}

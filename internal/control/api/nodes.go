@@ -112,7 +112,7 @@ func (a *API) listNodes(w http.ResponseWriter, r *http.Request) error {
 		for _, n := range nodes {
 			after = n.ID
 			v := a.view(n)
-			if !p.Sees(ScopeOf(n.ID)) || q.Has("site") && n.Spec.Site != q.Get("site") || q.Has("state") && !strings.EqualFold(string(v.Word), q.Get("state")) {
+			if !p.Sees(access.ScopeOf(n.ID)) || q.Has("site") && n.Spec.Site != q.Get("site") || q.Has("state") && !strings.EqualFold(string(v.Word), q.Get("state")) {
 				continue
 			}
 			if out.Value = append(out.Value, v); len(out.Value) == most {

@@ -111,12 +111,12 @@ func (a *API) usageOf(r *http.Request) (f telemetry.Filter, from, to time.Time, 
 			}
 			return f, from, to, route.NotFound("Node " + node)
 		}
-		if !p.Sees(ScopeOf(m.ID)) {
+		if !p.Sees(access.ScopeOf(m.ID)) {
 			return f, from, to, no
 		}
 		f.Nodes = []string{m.Node}
 	case customer != "":
-		if !p.Sees(ScopeOf(customer)) {
+		if !p.Sees(access.ScopeOf(customer)) {
 			return f, from, to, no
 		}
 		f.Customers = []string{customer}
@@ -137,7 +137,7 @@ func (a *API) customersOf(ctx context.Context, p *access.Principal) ([]string, e
 		}
 		for _, c := range cs {
 			after = c.ID
-			if p.Sees(ScopeOf(c.ID)) {
+			if p.Sees(access.ScopeOf(c.ID)) {
 				ids = append(ids, c.ID)
 			}
 		}

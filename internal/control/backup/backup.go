@@ -62,7 +62,7 @@ type line struct {
 var ErrDamaged = errors.New("the back-up is damaged")
 
 // passing are tables whose rows are worth nothing later.
-var passing = []string{"leases", "sessions", "access_tokens", "once", "login_failures"}
+var passing = []string{"leases", "sessions", "access_tokens", "once", "login_failures", "alert_messages"}
 
 // first are tables that others refer to, in the order in which they are filled.
 var first = []string{"resource_groups", "customers", "nodes", "tokens", "users"}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"larder/internal/control/access"
+	"larder/internal/control/alert"
 	"larder/internal/control/db"
 	"larder/internal/control/roster"
 	"larder/internal/control/route"
@@ -34,6 +35,7 @@ type Options struct {
 	Access    *access.Service
 	Roster    *roster.Roster
 	Usage     *telemetry.Service
+	Alerts    *alert.Service
 	PublicURL func(r *http.Request) string
 	Version   string
 	Audit     func(ctx context.Context, q db.Queryer, r *http.Request, e access.Entry) error
@@ -69,6 +71,8 @@ func (p *Portal) Routes() []route.Route {
 		page("GET", "/sign-in/callback", "Page_OIDCCallback", "Where the organisation's provider sends people back", p.callback),
 		page("GET", "/first", "Page_First", "The form for the first owner", p.firstForm),
 		page("POST", "/first", "Page_FirstPost", "Make the first owner", p.first),
+		{Method: "POST", Path: "/alerts/{alertId}/silence", Name: "Page_Silence", Does: "Do not tell people of an alert for a day", Needs: access.Operate, Filtered: true, Type: "text/html", Status: http.StatusSeeOther, Handle: p.silence},
+		{Method: "POST", Path: "/channels/{channelId}/test", Name: "Page_TestChannel", Does: "Send a test message", Needs: access.Manage, Type: "text/html", Status: http.StatusSeeOther, Handle: p.testChannel},
 		auth("GET", "/{tenant}/v2.0/.well-known/openid-configuration", "OAuth_Discovery", "Where tokens are to be had", discovery),
 		auth("GET", "/{tenant}/.well-known/openid-configuration", "OAuth_DiscoveryV1", "Where tokens are to be had", discovery),
 		auth("POST", "/{tenant}/oauth2/v2.0/token", "OAuth_Token", "An access token for a client secret (RFC 6749, section 4.4)", token),
