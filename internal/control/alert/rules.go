@@ -45,7 +45,7 @@ var rules = []Rule{
 	{Name: "node-offline", Does: "A node has not reported for `minutes`; from `errorHours` on it is an error. A whole site, or the whole fleet, is one alert.", Severity: Warning,
 		Limits: map[string]float64{"minutes": 5, "errorHours": 24}, fleet: offline},
 	{Name: "certificate-expiry", Does: "A serving certificate has a third, a sixth, or 14, 7, 3 or 1 days of its life left; from `errorDays` on it is an error.", Severity: Info,
-		Limits: map[string]float64{"errorDays": 3}, dark: true, node: certificateExpiry},
+		Limits: map[string]float64{"errorDays": 3}, dark: true, node: certificateExpiry, fold: foldExpiry},
 	{Name: "certificate-renewal", Does: "The automatic renewal of a serving certificate failed.", Severity: Warning, node: renewalFailed, fold: sameReason("the renewal of serving certificates failed")},
 	{Name: "certificate-problem", Does: "The certificate that is served is not the one that should be: another than stored, with a wrong key, an incomplete chain, or HTTPS is closed because its port is taken.", Severity: Error,
 		After: 120, node: certificateProblem},
@@ -155,9 +155,10 @@ func certificateExpiry(f *Facts, n *Node, l limits) []Finding {
 	if step == 0 {
 		return nil
 	}
-	x := Finding{Step: step, Title: fmt.Sprintf("The certificate of %s ends in %s", n.Name, spanText(left)), Severity: Info,
+	// One certificate that several nodes serve is one thing to renew.
+	x := Finding{Subject: c.SHA256, Step: step, Title: fmt.Sprintf("The certificate of %s ends in %s", n.Name, spanText(left)), Severity: Info,
 		Reason: fmt.Sprintf("%s, for %s, is good until %s.", c.File, namesText(c.Names), timeText(c.NotAfter)),
-		Fix:    cmp.Or(c.Action, "Renew it: larder tls enroll on the node, or import a new certificate with larder tls import.")}
+		Fix:    cmp.Or(c.Action, "Get a new one: larder tls csr and larder tls import on the node, or let it renew itself with larder tls auto.")}
 	switch {
 	case left <= 0:
 		x.Title = fmt.Sprintf("The certificate of %s has ended", n.Name)
@@ -172,6 +173,13 @@ func certificateExpiry(f *Facts, n *Node, l limits) []Finding {
 		return nil
 	}
 	return []Finding{x}
+}
+
+func foldExpiry(_ string, of []Finding) Finding {
+	x := of[0]
+	first := of[0].Members[0].Name
+	x.Title = strings.Replace(x.Title, "The certificate of "+first, fmt.Sprintf("The certificate of %s and %d more", first, len(of)-1), 1)
+	return x
 }
 
 func automatic(c *fleet.Certificate) bool {
@@ -300,11 +308,13 @@ func clockOff(_ *Facts, n *Node, l limits) []Finding {
 	return []Finding{x}
 }
 
+var driveWords = map[string]string{"failed": "has failed", "out": "is out of use"}
+
 func drive(_ *Facts, n *Node, _ limits) []Finding {
 	var all []Finding
 	for _, d := range n.State.Drives {
 		if d.State != "ok" {
-			all = append(all, Finding{Subject: d.Path, Title: fmt.Sprintf("Drive %s of %s is %s", d.Path, n.Name, d.State), Reason: cmp.Or(d.Error, "No more is known."),
+			all = append(all, Finding{Subject: d.Path, Title: fmt.Sprintf("Drive %s of %s %s", d.Path, n.Name, cmp.Or(driveWords[d.State], "is "+d.State)), Reason: cmp.Or(d.Error, "No more is known."),
 				Fix: "Mend or replace the disk; the node takes the drive back by itself."})
 		}
 	}

@@ -248,6 +248,11 @@ func TestOneCauseIsOneFinding(t *testing.T) {
 				n.State.System.Version = "0.9"
 			}
 		}, "info version [0.9] x100"},
+		"one certificate for all": {func(ns []*Node) {
+			for _, n := range ns {
+				n.State.Certificates[0].NotAfter, n.State.Certificates[0].SHA256 = now.Add(2*day24), "abc"
+			}
+		}, "error certificate-expiry [abc] x100"},
 		"an authority is away": {func(ns []*Node) {
 			for _, n := range ns[:50] {
 				n.State.Certificates[0].LastError = "ca.example: connection refused"
