@@ -32,6 +32,7 @@ type plane struct {
 	http    *http.Client
 	roots   *x509.CertPool
 	sub     string
+	binary  string // "": the one of the tree
 	process *exec.Cmd
 	done    chan struct{}
 	logs    bytes.Buffer
@@ -77,7 +78,11 @@ func (p *plane) larder(args ...string) string {
 // run starts the process and waits until it answers.
 func (p *plane) run() {
 	p.t.Helper()
-	p.process = exec.Command(lardertest.Binary(p.t), "control", "run", "--config", p.config())
+	binary := p.binary
+	if binary == "" {
+		binary = lardertest.Binary(p.t)
+	}
+	p.process = exec.Command(binary, "control", "run", "--config", p.config())
 	p.process.Stdout, p.process.Stderr = &p.logs, &p.logs
 	if err := p.process.Start(); err != nil {
 		p.t.Fatal(err)

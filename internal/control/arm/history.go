@@ -26,10 +26,17 @@ type versionChange struct {
 	Ring   *fleet.Update `json:"ring,omitempty"`
 }
 
+// entry is something that a node has for a while.
+type entry struct{ kind, name string }
+
 // Observe compares what nodes said last with what is known of them, and writes
 // down what began and what ended. It is for one replica at a time, once a minute.
 func (s *Service) Observe(ctx context.Context) error {
 	now := s.o.Now()
+	known, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
 	for after := ""; ; {
 		ns, err := s.o.Roster.Nodes(ctx, "", after, 200)
 		if err != nil {
@@ -40,7 +47,7 @@ func (s *Service) Observe(ctx context.Context) error {
 			if n.LastSeen.IsZero() {
 				continue
 			}
-			if err := s.observe(ctx, n, now); err != nil {
+			if err := s.observe(ctx, n, known[n.NodeID], now); err != nil {
 				return fmt.Errorf("history of node %s: %w", n.NodeID, err)
 			}
 		}
@@ -48,12 +55,34 @@ func (s *Service) Observe(ctx context.Context) error {
 			break
 		}
 	}
-	_, err := s.o.DB.ExecContext(ctx, `DELETE FROM history WHERE ended <> 0 AND ended < $1`, db.Micros(now.Add(-kept)))
+	_, err = s.o.DB.ExecContext(ctx, `DELETE FROM history WHERE ended <> 0 AND ended < $1`, db.Micros(now.Add(-kept)))
 	return err
 }
 
-func (s *Service) observe(ctx context.Context, n *roster.Node, now time.Time) error {
-	type entry struct{ kind, name string }
+// open is what nodes have now, as far as it is written down.
+func (s *Service) open(ctx context.Context) (map[string]map[entry]bool, error) {
+	rows, err := s.o.DB.QueryContext(ctx, `SELECT node_id, kind, name FROM history WHERE ended = 0`)
+	if err != nil {
+		return nil, fmt.Errorf("reading history: %w", err)
+	}
+	defer rows.Close()
+	all := map[string]map[entry]bool{}
+	for rows.Next() {
+		var id string
+		var e entry
+		if err := rows.Scan(&id, &e.kind, &e.name); err != nil {
+			return nil, err
+		}
+		if all[id] == nil {
+			all[id] = map[entry]bool{}
+		}
+		all[id][e] = true
+	}
+	return all, rows.Err()
+}
+
+// observe writes what is other than before, in most minutes nothing.
+func (s *Service) observe(ctx context.Context, n *roster.Node, was map[entry]bool, now time.Time) error {
 	is := map[entry]any{}
 	for _, i := range n.State.Issues {
 		is[entry{"issue", i.Type + " " + i.Subject}] = i
@@ -65,27 +94,17 @@ func (s *Service) observe(ctx context.Context, n *roster.Node, now time.Time) er
 	if version != "" {
 		is[entry{"version", version}] = versionChange{After: version, Ring: n.Spec.Update}
 	}
+	before, same := "", len(is) == len(was)
+	for e := range was {
+		if e.kind == "version" {
+			before = e.name
+		}
+		same = same && is[e] != nil
+	}
+	if same {
+		return nil
+	}
 	return s.o.DB.Tx(ctx, func(tx *sql.Tx) error {
-		rows, err := tx.QueryContext(ctx, `SELECT kind, name FROM history WHERE node_id = $1 AND ended = 0`, n.NodeID)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		was := map[entry]bool{}
-		before := ""
-		for rows.Next() {
-			var e entry
-			if err := rows.Scan(&e.kind, &e.name); err != nil {
-				return err
-			}
-			was[e] = true
-			if e.kind == "version" {
-				before = e.name
-			}
-		}
-		if err := rows.Err(); err != nil {
-			return err
-		}
 		for e := range was {
 			if is[e] == nil {
 				if _, err := tx.ExecContext(ctx, `UPDATE history SET ended = $1 WHERE node_id = $2 AND kind = $3 AND name = $4 AND ended = 0`, db.Micros(now), n.NodeID, e.kind, e.name); err != nil {
@@ -105,7 +124,7 @@ func (s *Service) observe(ctx context.Context, n *roster.Node, now time.Time) er
 			if err != nil {
 				return err
 			}
-			if _, err := tx.ExecContext(ctx, `INSERT INTO history (node_id, kind, name, began, detail) VALUES ($1, $2, $3, $4, $5)`, n.NodeID, e.kind, e.name, db.Micros(now), string(text)); err != nil {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO history (node_id, kind, name, began, detail) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (node_id, kind, name, began) DO NOTHING`, n.NodeID, e.kind, e.name, db.Micros(now), string(text)); err != nil {
 				return err
 			}
 		}

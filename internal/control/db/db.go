@@ -79,9 +79,7 @@ func openPostgres(ctx context.Context, rawURL string, log *slog.Logger) (*DB, er
 		return nil, fmt.Errorf("database.url: %w", err)
 	}
 	cfg.RuntimeParams["application_name"] = "larder"
-	// Transactions of several replicas are as if one came after the other; Tx
-	// tries again what the engine could not order.
-	cfg.RuntimeParams["default_transaction_isolation"] = "repeatable read"
+	cfg.RuntimeParams["default_transaction_isolation"] = "read committed" // what Tx and TxLocked count on
 	d := &DB{DB: stdlib.OpenDB(*cfg), engine: PostgreSQL, log: log}
 	d.SetMaxOpenConns(16)
 	d.SetMaxIdleConns(8)
@@ -135,26 +133,37 @@ func (d *DB) Path() string { return d.path }
 const tries = 12
 
 // Tx runs f in a transaction and commits what it did, or undoes it if f returns
-// an error. Transactions that lost against another one are run again from the
-// start: f must have no effects but through tx. Writers of SQLite wait for one
-// another from the beginning, so what f reads stays as it is.
+// an error. Those that Tx runs wait for one another from the beginning, on all
+// replicas, so what f reads stays as it is, but for what TxLocked and single
+// statements change. They are for what people and machines do now and then: none
+// loses against another, however many there are, and each waits for those before
+// it. f must have no effects but through tx, and must not call Tx: transactions
+// that lost against one of TxLocked are run again from the start.
 func (d *DB) Tx(ctx context.Context, f func(tx *sql.Tx) error) error {
-	return d.tx(ctx, nil, f)
-}
-
-// TxLocked is Tx for transactions that lock what they read (SELECT … FOR UPDATE
-// on PostgreSQL) and otherwise only add: they wait for one another row by row
-// and do not lose.
-func (d *DB) TxLocked(ctx context.Context, f func(tx *sql.Tx) error) error {
-	if d.engine == PostgreSQL {
-		return d.tx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted}, f)
+	if d.engine != PostgreSQL {
+		return d.tx(ctx, f) // SQLite has one writer at a time anyway
 	}
-	return d.tx(ctx, nil, f)
+	return d.tx(ctx, func(tx *sql.Tx) error {
+		// It ends with the transaction. What is read after it is what the one
+		// before has left: each statement looks anew (read committed).
+		if _, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock($1)`, writerLock); err != nil {
+			return fmt.Errorf("waiting for other writers: %w", err)
+		}
+		return f(tx)
+	})
 }
 
-func (d *DB) tx(ctx context.Context, o *sql.TxOptions, f func(tx *sql.Tx) error) error {
+// writerLock is the advisory lock of those who write with Tx.
+const writerLock = 0x6c61726465720001
+
+// TxLocked is Tx for transactions that are frequent, lock what they read (SELECT
+// … FOR UPDATE on PostgreSQL), always in one order, and otherwise only add: they
+// wait for one another row by row.
+func (d *DB) TxLocked(ctx context.Context, f func(tx *sql.Tx) error) error { return d.tx(ctx, f) }
+
+func (d *DB) tx(ctx context.Context, f func(tx *sql.Tx) error) error {
 	for try := 1; ; try++ {
-		err := d.once(ctx, o, f)
+		err := d.once(ctx, f)
 		if err == nil || try == tries || !lost(err) {
 			return err
 		}
@@ -168,8 +177,8 @@ func (d *DB) tx(ctx context.Context, o *sql.TxOptions, f func(tx *sql.Tx) error)
 	}
 }
 
-func (d *DB) once(ctx context.Context, o *sql.TxOptions, f func(tx *sql.Tx) error) error {
-	tx, err := d.BeginTx(ctx, o)
+func (d *DB) once(ctx context.Context, f func(tx *sql.Tx) error) error {
+	tx, err := d.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("beginning a transaction: %w", err)
 	}

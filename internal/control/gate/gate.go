@@ -146,10 +146,19 @@ func checkProtocol(n int) error {
 }
 
 func (g *Gate) register(w http.ResponseWriter, r *http.Request) error {
-	if wait := g.tries.next(r.RemoteAddr, g.o.Now()); wait > 0 {
+	if wait := g.tries.wait(r.RemoteAddr, g.o.Now()); wait > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
-		return &route.Error{Status: http.StatusTooManyRequests, Code: "TooManyRequests", Message: "Too many registrations from this address; try again later."}
+		return &route.Error{Status: http.StatusTooManyRequests, Code: "TooManyRequests", Message: "Too many registrations from this address failed; try again later."}
 	}
+	err := g.admit(w, r)
+	if e := (*route.Error)(nil); errors.As(err, &e) && e.Status < 500 {
+		g.tries.failed(r.RemoteAddr, g.o.Now())
+	}
+	return err
+}
+
+// admit registers whoever proves to be meant.
+func (g *Gate) admit(w http.ResponseWriter, r *http.Request) error {
 	var req fleet.Registration
 	if err := route.ReadJSON(w, r, &req, false); err != nil {
 		return err

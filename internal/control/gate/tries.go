@@ -7,14 +7,16 @@ import (
 )
 
 // A registration shows two keys of 256 bits, so nobody guesses one. The bound
-// keeps a machine that tries in a loop from costing more than its share.
+// keeps a machine that fails in a loop from costing more than its share. Those
+// that succeed are not counted: behind a load balancer or a proxy, a whole fleet
+// has one address.
 const (
-	triesAtOnce = 30              // of one address
+	triesAtOnce = 30              // failures of one address
 	triesEvery  = 2 * time.Second // one more
 	maxTries    = 4096            // addresses that are remembered
 )
 
-// tries bounds what one address may try.
+// tries bounds how often one address may fail.
 type tries struct {
 	mu sync.Mutex
 	by map[netip.Addr]time.Time // when the address has all its tries again; guarded by mu
@@ -22,16 +24,26 @@ type tries struct {
 
 func newTries() *tries { return &tries{by: map[netip.Addr]time.Time{}} }
 
-// next takes one try and returns 0, or returns how long to wait for one.
-func (t *tries) next(remote string, now time.Time) time.Duration {
-	ap, err := netip.ParseAddrPort(remote)
-	if err != nil {
-		return 0 // a Unix socket, or a test
+// wait is how long an address must wait before it may try; mostly 0.
+func (t *tries) wait(remote string, now time.Time) time.Duration {
+	addr, ok := source(remote)
+	if !ok {
+		return 0
 	}
-	addr := ap.Addr().Unmap()
-	if addr.Is6() {
-		p, _ := addr.Prefix(64)
-		addr = p.Addr()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	full := t.by[addr]
+	if full.Before(now) {
+		return 0
+	}
+	return max(0, full.Add(triesEvery).Sub(now)-triesAtOnce*triesEvery)
+}
+
+// failed counts a failure.
+func (t *tries) failed(remote string, now time.Time) {
+	addr, ok := source(remote)
+	if !ok {
+		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -46,9 +58,19 @@ func (t *tries) next(remote string, now time.Time) time.Duration {
 	if full.Before(now) {
 		full = now
 	}
-	if wait := full.Add(triesEvery).Sub(now) - triesAtOnce*triesEvery; wait > 0 {
-		return wait
-	}
 	t.by[addr] = full.Add(triesEvery)
-	return 0
+}
+
+// source is whom an address stands for; false for a Unix socket, or a test.
+func source(remote string) (netip.Addr, bool) {
+	ap, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	addr := ap.Addr().Unmap()
+	if addr.Is6() {
+		p, _ := addr.Prefix(64)
+		addr = p.Addr()
+	}
+	return addr, true
 }

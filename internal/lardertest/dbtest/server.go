@@ -21,17 +21,21 @@ import (
 // directory of its own. It is without the safety of fsync: tests kill the
 // server, not the machine.
 type Server struct {
-	dir  string
-	bin  string // the directory of PostgreSQL's programs
-	proc *exec.Cmd
-	done chan struct{} // closed when proc has ended
+	dir      string
+	bin      string   // the directory of PostgreSQL's programs
+	settings []string // name=value
+	proc     *exec.Cmd
+	done     chan struct{} // closed when proc has ended
 }
 
 // NewServer starts a server that a test may stop and start again. It is removed
 // when the test ends.
-func NewServer(t testing.TB) *Server {
+//
+// settings, such as fsync=on, win over those that make tests quick.
+func NewServer(t testing.TB, settings ...string) *Server {
 	t.Helper()
 	s := newServer(t)
+	s.settings = settings
 	t.Cleanup(func() { s.remove(t) })
 	s.Start(t)
 	return s
@@ -94,8 +98,11 @@ func (s *Server) Start(t testing.TB) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := s.command(t, "postgres", "-D", s.data(), "-k", s.dir, "-c", "listen_addresses=",
-		"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200", "-c", "shared_buffers=64MB")
+	args := []string{"-D", s.data(), "-k", s.dir}
+	for _, v := range append([]string{"listen_addresses=", "fsync=off", "full_page_writes=off", "max_connections=200", "shared_buffers=64MB"}, s.settings...) {
+		args = append(args, "-c", v)
+	}
+	cmd := s.command(t, "postgres", args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("postgres: %v", err)

@@ -39,8 +39,11 @@ type Config struct {
 	Keep       time.Duration // how long minutes wait at most; 0: 7 days
 	MaxBuffer  int64         // and how many bytes of them; 0: 64 MiB
 
-	interval time.Duration // of deliveries, for tests; 0: a minute
-	retry    time.Duration // first pause after a failure, for tests; 0: 1 s
+	// What tests set, to have quick minutes, wrong clocks and neighbouring versions.
+	Interval time.Duration    // of deliveries; 0: a minute
+	Retry    time.Duration    // first pause after a failure; 0: 1 s
+	Now      func() time.Time // the machine's clock; nil: time.Now
+	Protocol int              // 0: fleet.Protocol
 }
 
 // Link is a node's tie to its control plane.
@@ -75,11 +78,17 @@ func Open(cfg Config) (*Link, error) {
 	if cfg.MaxBuffer == 0 {
 		cfg.MaxBuffer = 64 << 20
 	}
-	if cfg.interval == 0 {
-		cfg.interval = time.Minute
+	if cfg.Interval == 0 {
+		cfg.Interval = time.Minute
 	}
-	if cfg.retry == 0 {
-		cfg.retry = time.Second
+	if cfg.Retry == 0 {
+		cfg.Retry = time.Second
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Protocol == 0 {
+		cfg.Protocol = fleet.Protocol
 	}
 	id, err := readIdentity(cfg.Dir)
 	if err != nil {
@@ -87,7 +96,7 @@ func Open(cfg Config) (*Link, error) {
 	}
 	var raw [8]byte
 	rand.Read(raw[:])
-	l := &Link{cfg: cfg, instance: hex.EncodeToString(raw[:]), prompt: make(chan struct{}, 1), cutAt: time.Now(), prev: counters{}}
+	l := &Link{cfg: cfg, instance: hex.EncodeToString(raw[:]), prompt: make(chan struct{}, 1), cutAt: cfg.Now(), prev: counters{}}
 	if l.buffer, err = openBuffer(cfg.Dir, id.CacheNodeID, cfg.Keep, cfg.MaxBuffer); err != nil {
 		return nil, err
 	}
@@ -101,6 +110,7 @@ func (l *Link) use(id *identity) error {
 	if err != nil {
 		return err
 	}
+	cfg.Time = l.cfg.Now
 	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &id.pair, nil }
 	c := newClient(id.URL, cfg)
 	l.mu.Lock()
@@ -169,7 +179,7 @@ func (l *Link) Run(ctx context.Context) error {
 	wg.Wait()
 	_, c := l.current()
 	c.close()
-	return l.cut(time.Now())
+	return l.cut(l.cfg.Now())
 }
 
 // heard notes how a call went, and says in the log when the control plane goes
@@ -183,7 +193,7 @@ func (l *Link) heard(ctx context.Context, err error) {
 	l.trouble = err
 	var r *Refusal
 	if err == nil || errors.As(err, &r) {
-		l.contact = time.Now()
+		l.contact = l.cfg.Now()
 	}
 	url := l.id.URL
 	l.mu.Unlock()
@@ -232,7 +242,7 @@ func (l *Link) backoff(failures int, err error) time.Duration {
 	if final(err) {
 		return l.spread(time.Hour, failures)
 	}
-	pause := min(l.cfg.retry<<min(failures-1, 10), 2*time.Minute)
+	pause := min(l.cfg.Retry<<min(failures-1, 10), 2*time.Minute)
 	var r *Refusal
 	if errors.As(err, &r) {
 		pause = max(pause, r.RetryAfter)

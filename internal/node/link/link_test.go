@@ -200,7 +200,7 @@ func enrol(t *testing.T, p *plane, dir string) {
 // run runs a link of quick minutes until the returned function is called.
 func run(t *testing.T, dir string, n Node) (*Link, func()) {
 	t.Helper()
-	l, err := Open(Config{Dir: dir, Node: n, interval: 100 * time.Millisecond, retry: 5 * time.Millisecond})
+	l, err := Open(Config{Dir: dir, Node: n, Interval: 100 * time.Millisecond, Retry: 5 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ func (l *Link) renew(ctx context.Context) {
 	var notBefore time.Time // the next try, after failures
 	for {
 		id, _ := l.current()
-		now := time.Now()
+		now := l.cfg.Now()
 		leaf := id.leaf()
 		if now.After(enroll.RenewAt(leaf.NotBefore, leaf.NotAfter, id.CacheNodeID)) && now.After(notBefore) {
 			err := l.renewOnce(ctx)
@@ -68,7 +68,7 @@ func (l *Link) renewOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	var issued fleet.Identity
-	if _, err := c.call(ctx, "POST", fleet.PathRenew, &fleet.Renewal{Protocol: fleet.Protocol, CSR: csr}, &issued); err != nil {
+	if _, err := c.call(ctx, "POST", fleet.PathRenew, &fleet.Renewal{Protocol: l.cfg.Protocol, CSR: csr}, &issued); err != nil {
 		return err
 	}
 	next, err := id.with(key, &issued)

@@ -75,12 +75,12 @@ func (l *Link) cut(now time.Time) error {
 	if m.End.Before(m.Start) || m.End.Sub(m.Start) > time.Hour {
 		// The clock was set, or the machine slept. The counts are of the last
 		// minute that it was awake for, as far as anybody can tell.
-		m.Start = m.End.Add(-l.cfg.interval)
+		m.Start = m.End.Add(-l.cfg.Interval)
 	}
 	m.Traffic, m.Origins = c.since(l.prev)
 	l.prev, l.cutAt = c, now
 	l.mu.Unlock()
-	if len(m.Traffic)+len(m.Origins) == 0 && m.End.Sub(m.Start) < l.cfg.interval/2 {
+	if len(m.Traffic)+len(m.Origins) == 0 && m.End.Sub(m.Start) < l.cfg.Interval/2 {
 		return nil // a process that ends right after a cut
 	}
 	return l.buffer.add(m, now)
@@ -89,9 +89,9 @@ func (l *Link) cut(now time.Time) error {
 // report cuts a minute at the end of each and delivers it a moment later, which
 // differs by node: ten thousand must not come in the same second.
 func (l *Link) report(ctx context.Context) {
-	offset := time.Duration(l.share(0) * float64(l.cfg.interval/3))
+	offset := time.Duration(l.share(0) * float64(l.cfg.Interval/3))
 	wait := func() time.Duration { // until the next whole minute of the wall clock
-		return l.cfg.interval - time.Duration(time.Now().UnixNano())%l.cfg.interval
+		return l.cfg.Interval - time.Duration(l.cfg.Now().UnixNano())%l.cfg.Interval
 	}
 	next := time.NewTimer(wait())
 	defer next.Stop()
@@ -101,7 +101,7 @@ func (l *Link) report(ctx context.Context) {
 	for {
 		select {
 		case <-next.C:
-			if err := l.cut(time.Now()); err != nil {
+			if err := l.cut(l.cfg.Now()); err != nil {
 				l.cfg.Log.ErrorContext(ctx, "minute kept in memory alone", "err", err)
 			}
 			next.Reset(wait())
@@ -133,7 +133,7 @@ func (l *Link) report(ctx context.Context) {
 func (l *Link) deliver(ctx context.Context) error {
 	for {
 		minutes := l.buffer.next(fleet.MaxMinutes)
-		d := &fleet.Delivery{Protocol: fleet.Protocol, Instance: l.instance, State: l.state(), Minutes: minutes, Sent: time.Now().UTC()}
+		d := &fleet.Delivery{Protocol: l.cfg.Protocol, Instance: l.instance, State: l.state(), Minutes: minutes, Sent: l.cfg.Now().UTC()}
 		_, c := l.current()
 		cctx, cancel := context.WithTimeout(ctx, time.Minute)
 		var a fleet.Accepted
