@@ -220,29 +220,29 @@ func TestPowerShellEntryPoints(t *testing.T) {
 	}
 }
 
-func TestUnit(t *testing.T) {
+func TestUnits(t *testing.T) {
 	t.Parallel()
-	unit := read(t, "systemd/larder-node.service")
-	lines := strings.Split(unit, "\n")
-	for _, want := range []string{
-		"User=larder", "ExecStart=/usr/bin/larder node run --config /etc/larder/node.yaml", "ExecReload=/bin/kill -HUP $MAINPID",
-		"AmbientCapabilities=CAP_NET_BIND_SERVICE", "CapabilityBoundingSet=CAP_NET_BIND_SERVICE", "NoNewPrivileges=true", "ProtectSystem=strict",
-		"StateDirectory=larder", "LogsDirectory=larder", "Restart=on-failure", "ConditionPathExists=/etc/larder/node.yaml", "WantedBy=multi-user.target",
+	for name, own := range map[string][]string{
+		"larder-node": {"ExecStart=/usr/bin/larder node run --config /etc/larder/node.yaml", "ExecReload=/bin/kill -HUP $MAINPID", "LogsDirectory=larder", "Restart=on-failure", "ConditionPathExists=/etc/larder/node.yaml"},
+		"larder-control": {"ExecStart=/usr/bin/larder control run --config /etc/larder/control.yaml", "Restart=always", "ConditionPathExists=/etc/larder/control.yaml",
+			"After=network-online.target postgresql.service"},
 	} {
-		if !slices.Contains(lines, want) {
-			t.Errorf("the unit lacks %s", want)
+		unit := read(t, "systemd/"+name+".service")
+		lines := strings.Split(unit, "\n")
+		for _, want := range append(own, "User=larder", "AmbientCapabilities=CAP_NET_BIND_SERVICE", "CapabilityBoundingSet=CAP_NET_BIND_SERVICE", "NoNewPrivileges=true", "ProtectSystem=strict",
+			"StateDirectory=larder", "LimitNOFILE=1048576", "MemoryDenyWriteExecute=true", "SystemCallFilter=@system-service", "WantedBy=multi-user.target") {
+			if !slices.Contains(lines, want) {
+				t.Errorf("%s lacks %s", name, want)
+			}
 		}
-	}
-	if !strings.Contains(unit, "\nLimitNOFILE=") {
-		t.Error("the unit lacks LimitNOFILE")
-	}
-	// Checked with a program that is there, which the packaged one need not be.
-	file := filepath.Join(t.TempDir(), "larder-node.service")
-	if err := os.WriteFile(file, []byte(strings.Replace(unit, "ExecStart=/usr/bin/larder", "ExecStart=/bin/true", 1)), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(checker(t, "systemd-analyze"), "verify", "--man=no", file).CombinedOutput(); err != nil || strings.Contains(string(out), "larder-node.service:") {
-		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+		// Checked with a program that is there, which the packaged one need not be.
+		file := filepath.Join(t.TempDir(), name+".service")
+		if err := os.WriteFile(file, []byte(strings.Replace(unit, "ExecStart=/usr/bin/larder", "ExecStart=/bin/true", 1)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command(checker(t, "systemd-analyze"), "verify", "--man=no", file).CombinedOutput(); err != nil || strings.Contains(string(out), name+".service:") {
+			t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+		}
 	}
 }
 
@@ -335,8 +335,11 @@ func TestPackageScripts(t *testing.T) {
 		}
 	}
 	for _, removal := range []string{"remove", "0"} {
-		if _, err := os.Stat("/run/systemd/system"); err == nil && !strings.Contains(run("preremove.sh", removal), "<disable> <--now> <larder-node.service>") {
-			t.Errorf("removing (%s) does not stop the node", removal)
+		calls := run("preremove.sh", removal)
+		for _, unit := range []string{"larder-node", "larder-control"} {
+			if _, err := os.Stat("/run/systemd/system"); err == nil && !strings.Contains(calls, "<disable> <--now> <"+unit+".service>") {
+				t.Errorf("removing (%s) does not stop %s", removal, unit)
+			}
 		}
 		run("postremove.sh", removal)
 	}
@@ -375,9 +378,9 @@ func TestPackages(t *testing.T) {
 		t.Fatalf("%v\n%s", err, text)
 	}
 	for name, mode := range map[string]os.FileMode{
-		"usr/bin/larder": 0o755, "usr/lib/systemd/system/larder-node.service": 0o644, "usr/lib/sysusers.d/larder.conf": 0o644,
+		"usr/bin/larder": 0o755, "usr/lib/systemd/system/larder-node.service": 0o644, "usr/lib/systemd/system/larder-control.service": 0o644, "usr/lib/sysusers.d/larder.conf": 0o644,
 		"usr/share/larder/MccScripts/generateCsr.sh": 0o755, "usr/share/larder/MccScripts/ShowCertDetails.sh": 0o755,
-		"usr/share/larder/apparmor/usr.bin.larder": 0o644, "usr/share/doc/larder/operating/node.md": 0o644, "usr/share/doc/larder/node.yaml": 0o644,
+		"usr/share/larder/apparmor/usr.bin.larder": 0o644, "usr/share/doc/larder/operating/node.md": 0o644, "usr/share/doc/larder/node.yaml": 0o644, "usr/share/doc/larder/control.yaml": 0o644,
 	} {
 		if info, err := os.Stat(filepath.Join(root, name)); err != nil || info.Mode().Perm() != mode {
 			t.Errorf("%s: %v, %v; want mode %o", name, info, err, mode)

@@ -30,7 +30,9 @@ directory larder:larder /var/log/larder
 
 if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload
-	# Only a node that runs: an upgrade is used at once.
+	# Only what runs: an upgrade is used at once. The control plane first, as it
+	# speaks to nodes of the version before.
+	systemctl try-restart larder-control.service
 	systemctl try-restart larder-node.service
 fi
 if [ ! -e "${DPKG_ROOT:-}/etc/larder/node.yaml" ]; then

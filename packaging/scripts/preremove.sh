@@ -6,6 +6,7 @@ case "${1:-remove}" in
 remove | deconfigure | 0)
 	if [ -d /run/systemd/system ]; then
 		systemctl disable --now larder-node.service || true
+		systemctl disable --now larder-control.service || true
 	fi
 	;;
 esac
