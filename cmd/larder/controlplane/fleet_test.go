@@ -272,6 +272,23 @@ func runs(t *testing.T, rate int64, ms []*member) {
 	}
 }
 
+// connected waits until all nodes have had an answer again.
+func connected(t *testing.T, ms []*member, limit time.Duration) {
+	t.Helper()
+	over := time.After(limit)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for _, m := range ms {
+		for !m.link.Status().Connected {
+			select {
+			case <-tick.C:
+			case <-over:
+				t.Fatalf("node %d has had no answer for %s: %s", m.n, limit, m.link.Status().Error)
+			}
+		}
+	}
+}
+
 // A hundred nodes and two replicas on one PostgreSQL go through what a year
 // brings: roads are cut, clocks are wrong, nodes and replicas are killed and
 // started, the database is away, and all of them are upgraded one by one to a
@@ -350,6 +367,7 @@ func TestAFleetThroughAYear(t *testing.T) {
 	lardertest.Eventually(t, "both replicas are ready again", func() bool {
 		return a.do("GET", "/readyz", "").status == 200 && b.do("GET", "/readyz", "").status == 200
 	})
+	connected(t, all, 30*time.Second+2*outage(t)) // nodes wait longer the longer nobody answers
 	a.want(4000, all, all)
 
 	t.Log("replicas and nodes are upgraded one after the other")
