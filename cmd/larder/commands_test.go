@@ -61,9 +61,7 @@ func TestTheManualHasEveryCommand(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
 	b.WriteString("# Reference of commands\n\nWhat each command says of itself (`larder COMMAND --help`); a test keeps it so. [command-line.md](command-line.md) is the short form.\n\n")
-	root := rootCommand()
-	root.InitDefaultCompletionCmd()
-	describe(&b, root)
+	describe(&b, rootCommand())
 	got := strings.TrimRight(b.String(), "\n") + "\n"
 	const file = "../../docs/operating/commands.md"
 	if *update {
