@@ -13,6 +13,7 @@ import (
 
 	"larder/internal/node"
 	"larder/internal/node/config"
+	"larder/internal/node/link"
 	"larder/internal/pki/bundle"
 	"larder/internal/pki/enroll"
 	"larder/internal/pki/preflight"
@@ -105,7 +106,7 @@ func tlsLookFlags(cmd *cobra.Command) func() (*tlsEnv, error) { return tlsFlagsW
 func tlsFlagsWith(cmd *cobra.Command, open func(path string) (*tlsdir.Dir, error)) func() (*tlsEnv, error) {
 	file := configFlag(cmd)
 	dir := cmd.Flags().String("dir", "", "the TLS directory, instead of the one of a configuration")
-	names := cmd.Flags().StringSlice("client-names", nil, "names and addresses that clients are told to use; default: tls.client_names of the configuration")
+	names := cmd.Flags().StringSlice("client-names", nil, "names and addresses that clients are told to use; default: those that the control plane set, else tls.client_names of the configuration")
 	return func() (*tlsEnv, error) {
 		env := &tlsEnv{names: *names}
 		path := *dir
@@ -125,7 +126,9 @@ func tlsFlagsWith(cmd *cobra.Command, open func(path string) (*tlsdir.Dir, error
 				return nil, err
 			}
 			if len(env.names) == 0 {
-				env.names = cfg.TLS.ClientNames
+				if env.names, err = clientNames(cfg); err != nil {
+					return nil, err
+				}
 			}
 		}
 		path, err := filepath.Abs(path)
@@ -135,6 +138,19 @@ func tlsFlagsWith(cmd *cobra.Command, open func(path string) (*tlsdir.Dir, error
 		env.dir, err = open(path)
 		return env, err
 	}
+}
+
+// clientNames are those that the node's control plane set, else those of its
+// configuration.
+func clientNames(cfg *config.Config) ([]string, error) {
+	d, err := link.Document(node.LinkDir(cfg.State))
+	switch {
+	case errors.Is(err, link.ErrNotEnrolled), err == nil && (d == nil || len(d.ClientNames) == 0):
+		return cfg.TLS.ClientNames, nil
+	case err != nil:
+		return nil, fmt.Errorf("reading what the control plane set: %w; name the clients' names with --client-names", err)
+	}
+	return d.ClientNames, nil
 }
 
 // standards are what certificates are held against; roots are files that the

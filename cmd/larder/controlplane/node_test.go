@@ -156,6 +156,12 @@ func TestANodeFollowsAndOutlivesItsControlPlane(t *testing.T) {
 		p.get(at+"/diff", &diff)
 		return diff.Running == 2 && len(diff.Differences) == 0
 	})
+	// Commands beside the node judge certificates by the names that clients were
+	// told here.
+	look, err := exec.Command(lardertest.Binary(t), "tls", "preflight", "--config", filepath.Join(n.Dir, "node.yaml")).CombinedOutput()
+	if !strings.Contains(string(look), "cache.example") {
+		t.Errorf("preflight does not know the clients' names: %v\n%s", err, look)
+	}
 	if a := p.do("PATCH", at+"/settings", `{"catalog":{"builtin":["windoze"]}}`); a.status != 200 {
 		t.Fatalf("settings: %d %s", a.status, a.body)
 	}

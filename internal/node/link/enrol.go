@@ -178,3 +178,13 @@ func Whose(dir string) (cacheNodeID, url string, err error) {
 	}
 	return id.CacheNodeID, id.URL, nil
 }
+
+// Document is the last one that worked at the node of a directory, nil if there
+// is none, for commands beside the node. Errors: ErrNotEnrolled.
+func Document(dir string) (*fleet.Desired, error) {
+	id, err := readIdentity(dir)
+	if err != nil {
+		return nil, err
+	}
+	return readDesired(dir, id.CacheNodeID)
+}
