@@ -1,0 +1,371 @@
+package access_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"larder/internal/control/access"
+	"larder/internal/control/db"
+	"larder/internal/lardertest/dbtest"
+)
+
+const (
+	base     = "https://control.example"
+	clientID = "larder"
+	secret   = "the-client-secret"
+)
+
+// issuer is an OpenID Connect provider. Tests change what it says.
+type issuer struct {
+	t   *testing.T
+	srv *httptest.Server
+
+	mu     sync.Mutex
+	keys   []*ecdsa.PrivateKey            // those it publishes, the last one signs; guarded by mu
+	claims map[string]any                 // beside the ones it must have; guarded by mu
+	change func(claims map[string]any)    // guarded by mu
+	sign   func(payload []byte) string    // in place of its own; guarded by mu
+	codes  map[string]map[string][]string // requests by code; guarded by mu
+	away   bool                           // guarded by mu
+}
+
+func newIssuer(t *testing.T) *issuer {
+	t.Helper()
+	p := &issuer{t: t, codes: map[string]map[string][]string{}, claims: map[string]any{"sub": "42", "preferred_username": "ada", "groups": "Cache admins"}}
+	p.rotate()
+	p.srv = httptest.NewTLSServer(http.HandlerFunc(p.serve))
+	t.Cleanup(p.srv.Close)
+	return p
+}
+
+func (p *issuer) with(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f()
+}
+
+// rotate makes it sign with another key, and publish no other.
+func (p *issuer) rotate() {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.keys = []*ecdsa.PrivateKey{key}
+}
+
+func keyID(k *ecdsa.PrivateKey) string { return fmt.Sprintf("%x", sha256.Sum256(k.X.Bytes()))[:8] }
+
+func signed(k *ecdsa.PrivateKey, payload []byte) (string, error) {
+	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: k, KeyID: keyID(k)}}, nil)
+	if err != nil {
+		return "", err
+	}
+	jws, err := s.Sign(payload)
+	if err != nil {
+		return "", err
+	}
+	return jws.CompactSerialize()
+}
+
+func (p *issuer) serve(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.away {
+		http.Error(w, "internal: db01.example is down", http.StatusServiceUnavailable)
+		return
+	}
+	answer := func(v any) {
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(v)
+	}
+	switch r.URL.Path {
+	case "/.well-known/openid-configuration":
+		answer(map[string]any{"issuer": p.srv.URL, "authorization_endpoint": p.srv.URL + "/authorize", "token_endpoint": p.srv.URL + "/token", "jwks_uri": p.srv.URL + "/keys",
+			"id_token_signing_alg_values_supported": []string{"ES256"}})
+	case "/keys":
+		var set jose.JSONWebKeySet
+		for _, k := range p.keys {
+			set.Keys = append(set.Keys, jose.JSONWebKey{Key: k.Public(), KeyID: keyID(k), Algorithm: "ES256", Use: "sig"})
+		}
+		answer(set)
+	case "/token":
+		if err := r.ParseForm(); err != nil {
+			p.t.Error(err)
+		}
+		id, key, ok := r.BasicAuth()
+		if !ok {
+			id, key = r.PostForm.Get("client_id"), r.PostForm.Get("client_secret")
+		}
+		asked := p.codes[r.PostForm.Get("code")]
+		challenge := sha256.Sum256([]byte(r.PostForm.Get("code_verifier")))
+		switch {
+		case id != clientID || key != secret:
+			http.Error(w, `{"error":"invalid_client","error_description":"wrong secret `+key+`"}`, http.StatusUnauthorized)
+			return
+		case asked == nil || base64.RawURLEncoding.EncodeToString(challenge[:]) != asked["code_challenge"][0]:
+			http.Error(w, `{"error":"invalid_grant"}`, http.StatusBadRequest)
+			return
+		}
+		now := time.Now()
+		claims := map[string]any{"iss": p.srv.URL, "aud": clientID, "iat": now.Unix(), "exp": now.Add(time.Hour).Unix(), "nonce": asked["nonce"][0]}
+		maps.Copy(claims, p.claims)
+		if p.change != nil {
+			p.change(claims)
+		}
+		payload, err := json.Marshal(claims)
+		if err != nil {
+			p.t.Error(err)
+		}
+		token := ""
+		if p.sign != nil {
+			token = p.sign(payload)
+		} else if token, err = signed(p.keys[len(p.keys)-1], payload); err != nil {
+			p.t.Error(err)
+		}
+		answer(map[string]any{"access_token": "x", "token_type": "Bearer", "id_token": token})
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+// authorize is what the provider does with a person it knows: it gives the
+// browser a code.
+func (p *issuer) authorize(location string) (code, state string) {
+	p.t.Helper()
+	u, err := url.Parse(location)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	q := u.Query()
+	if !strings.HasPrefix(location, p.srv.URL+"/authorize") || q.Get("client_id") != clientID || q.Get("redirect_uri") != base+"/sign-in/callback" || q.Get("code_challenge_method") != "S256" ||
+		q.Get("response_type") != "code" || q.Get("nonce") == "" || !strings.Contains(q.Get("scope"), "openid") {
+		p.t.Errorf("sent to %s", location)
+	}
+	p.with(func() {
+		code = fmt.Sprintf("code-%d", len(p.codes))
+		p.codes[code] = q
+	})
+	return code, q.Get("state")
+}
+
+// organisation is a world with a provider.
+func organisation(t *testing.T, d *db.DB) (*world, *issuer) {
+	t.Helper()
+	p := newIssuer(t)
+	w := newWorld(t, d, func(o *access.Options) {
+		o.OIDC = &access.OIDC{Issuer: p.srv.URL, ClientID: clientID, ClientSecret: secret, RoleClaim: "groups", Roles: map[string]access.Role{"Cache admins": access.Owner, "Helpdesk": access.Reader}, Client: p.srv.Client()}
+	})
+	return w, p
+}
+
+// begin starts a sign-in and returns the browser's cookie and where it was sent.
+func (w *world) begin() (cookie *http.Cookie, location string) {
+	w.t.Helper()
+	rec := httptest.NewRecorder()
+	if err := w.OIDCStart(rec, httptest.NewRequest("GET", base+"/sign-in/organisation", nil), base); err != nil {
+		w.t.Fatal(err)
+	}
+	c := rec.Result().Cookies()[0]
+	if !c.HttpOnly || !c.Secure || c.SameSite != http.SameSiteLaxMode {
+		w.t.Errorf("the cookie is %+v", c)
+	}
+	return c, rec.Header().Get("Location")
+}
+
+// back is the browser coming back.
+func (w *world) back(cookie *http.Cookie, query url.Values) (*access.Account, *http.Cookie, error) {
+	r := httptest.NewRequest("GET", base+"/sign-in/callback?"+query.Encode(), nil)
+	if cookie != nil {
+		r.AddCookie(cookie)
+	}
+	return w.OIDCCallback(httptest.NewRecorder(), r, base)
+}
+
+func (w *world) through(p *issuer) (*access.Account, *http.Cookie, error) {
+	w.t.Helper()
+	cookie, location := w.begin()
+	code, state := p.authorize(location)
+	return w.back(cookie, url.Values{"code": {code}, "state": {state}})
+}
+
+func TestPeopleSignInWithTheirOrganisation(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, d *db.DB) {
+		w, p := organisation(t, d)
+		a, session, err := w.through(p)
+		if err != nil || a.Name != "ada" || a.Role != access.Owner || !a.Provider {
+			t.Fatalf("got %+v, %v", a, err)
+		}
+		who, err := w.who("Cookie: " + session.Name + "=" + session.Value)
+		if err != nil || who.Name != "ada" || who.Role != access.Owner {
+			t.Errorf("the session is %+v, %v", who, err)
+		}
+		// The second time it is the same account, with the role it has by now;
+		// sessions of the old role end.
+		p.with(func() { p.claims["groups"], p.claims["preferred_username"] = []any{"Others", "Helpdesk"}, "ada.new" })
+		again, later, err := w.through(p)
+		if err != nil || again.ID != a.ID || again.Role != access.Reader {
+			t.Fatalf("got %+v, %v", again, err)
+		}
+		if who, err := w.who("Cookie: " + session.Name + "=" + session.Value); who != nil && err == nil {
+			t.Errorf("the session of an owner lives on: %+v", who)
+		}
+		if who, err := w.who("Cookie: " + later.Name + "=" + later.Value); err != nil || who.Role != access.Reader {
+			t.Errorf("the new session is %+v, %v", who, err)
+		}
+		// The provider changes its key; nothing else happens.
+		p.with(p.rotate)
+		if _, _, err := w.through(p); err != nil {
+			t.Errorf("after a change of keys: %v", err)
+		}
+		// Somebody else of the same name is somebody else, and no account here is
+		// taken over.
+		p.with(func() { p.claims["sub"], p.claims["preferred_username"] = "43", "ADA" })
+		other, _, err := w.through(p)
+		if err == nil && other.ID == a.ID {
+			t.Error("another subject got the account")
+		}
+		if err != nil && status(err) < 400 {
+			t.Errorf("got %v, want an account of its own or a refusal", err)
+		}
+	})
+}
+
+func TestWhatProvidersSayIsChecked(t *testing.T) {
+	t.Parallel()
+	stranger, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		do   func(p *issuer)
+		want int
+	}{
+		"no role":             {func(p *issuer) { p.claims["groups"] = "Others" }, 403},
+		"no claim":            {func(p *issuer) { delete(p.claims, "groups") }, 403},
+		"a claim of numbers":  {func(p *issuer) { p.claims["groups"] = []any{1, 2} }, 403},
+		"another nonce":       {func(p *issuer) { p.change = func(c map[string]any) { c["nonce"] = "x" } }, 401},
+		"no nonce":            {func(p *issuer) { p.change = func(c map[string]any) { delete(c, "nonce") } }, 401},
+		"another audience":    {func(p *issuer) { p.change = func(c map[string]any) { c["aud"] = "others" } }, 401},
+		"another issuer":      {func(p *issuer) { p.change = func(c map[string]any) { c["iss"] = "https://evil.example" } }, 401},
+		"expired":             {func(p *issuer) { p.change = func(c map[string]any) { c["exp"] = time.Now().Add(-time.Hour).Unix() } }, 401},
+		"an unknown key":      {func(p *issuer) { p.sign = func(b []byte) string { s, _ := signed(stranger, b); return s } }, 401},
+		"no signature":        {func(p *issuer) { p.sign = unsigned }, 401},
+		"signed by a secret":  {func(p *issuer) { p.sign = withSecret }, 401},
+		"no token":            {func(p *issuer) { p.sign = func([]byte) string { return "" } }, 401},
+		"the provider breaks": {func(p *issuer) { p.away = true }, 401},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, p := organisation(t, dbtest.SQLite(t))
+			cookie, location := w.begin()
+			code, state := p.authorize(location)
+			p.with(func() { c.do(p) })
+			a, session, err := w.back(cookie, url.Values{"code": {code}, "state": {state}})
+			if a != nil || session != nil || status(err) != c.want {
+				t.Fatalf("got %+v, %v, %v; want %d", a, session, err, c.want)
+			}
+			if strings.Contains(err.Error(), "db01") || strings.Contains(err.Error(), secret) || strings.Contains(err.Error(), "oidc:") {
+				t.Errorf("the person reads %q", err)
+			}
+			if us, uerr := w.Users(t.Context()); uerr != nil || len(us) != 0 {
+				t.Errorf("%d accounts were made, %v", len(us), uerr)
+			}
+		})
+	}
+}
+
+// unsigned is a token of the algorithm "none".
+func unsigned(payload []byte) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`)) + "." + base64.RawURLEncoding.EncodeToString(payload) + "."
+}
+
+// withSecret is a token that the client's own secret signs.
+func withSecret(payload []byte) string {
+	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.HS256, Key: []byte(strings.Repeat(secret, 4))}, nil)
+	if err != nil {
+		return err.Error()
+	}
+	jws, err := s.Sign(payload)
+	if err != nil {
+		return err.Error()
+	}
+	text, err := jws.CompactSerialize()
+	if err != nil {
+		return err.Error()
+	}
+	return text
+}
+
+func TestSignInsAreOfTheirBrowser(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, d *db.DB) {
+		w, p := organisation(t, d)
+		refused := func(what string, cookie *http.Cookie, q url.Values) {
+			t.Helper()
+			if a, _, err := w.back(cookie, q); a != nil || status(err) != 401 {
+				t.Errorf("%s: got %+v, %v, want 401", what, a, err)
+			}
+		}
+		cookie, location := w.begin()
+		code, state := p.authorize(location)
+		refused("without the cookie", nil, url.Values{"code": {code}, "state": {state}})
+		refused("with another state", cookie, url.Values{"code": {code}, "state": {"x"}})
+		refused("without a state", cookie, url.Values{"code": {code}})
+		other, _ := w.begin()
+		refused("in another browser", other, url.Values{"code": {code}, "state": {state}})
+		broken := *cookie
+		broken.Value = state + ".x"
+		refused("with a broken cookie", &broken, url.Values{"code": {code}, "state": {state}})
+		if _, _, err := w.back(cookie, url.Values{"code": {code}, "state": {state}}); err != nil {
+			t.Fatal(err)
+		}
+		refused("a second time", cookie, url.Values{"code": {code}, "state": {state}})
+		// A code that was stolen is worth nothing without the verifier.
+		_, theirs := w.begin()
+		stolen, _ := p.authorize(theirs)
+		mine, location := w.begin()
+		_, state = p.authorize(location)
+		refused("with the code of another sign-in", mine, url.Values{"code": {stolen}, "state": {state}})
+		mine, location = w.begin()
+		_, state = p.authorize(location)
+		refused("when the provider refuses", mine, url.Values{"error": {"access_denied"}, "error_description": {"no"}, "state": {state}})
+	})
+}
+
+func TestTheProviderIsAway(t *testing.T) {
+	t.Parallel()
+	w, p := organisation(t, dbtest.SQLite(t))
+	p.with(func() { p.away = true })
+	err := w.OIDCStart(httptest.NewRecorder(), httptest.NewRequest("GET", base, nil), base)
+	if status(err) != http.StatusBadGateway || strings.Contains(err.Error(), "db01") {
+		t.Errorf("got %v", err)
+	}
+	var no *access.Refusal
+	if !errors.As(err, &no) || no.Err == nil {
+		t.Errorf("the log learns nothing: %v", err)
+	}
+	p.with(func() { p.away = false })
+	if _, _, err := w.through(p); err != nil {
+		t.Errorf("when it is back: %v", err)
+	}
+	if none := newWorld(t, dbtest.SQLite(t)); none.HasOIDC() || status(none.OIDCStart(httptest.NewRecorder(), httptest.NewRequest("GET", base, nil), base)) != 404 {
+		t.Error("without a provider there is one")
+	}
+}
