@@ -126,7 +126,7 @@ func (a *Authorities) Load(ctx context.Context) error {
 // Announce makes a root that is to follow the active one: nodes get to trust it
 // with their next report, and it signs nothing before Activate.
 func (a *Authorities) Announce(ctx context.Context, name string) error {
-	return a.d.Tx(ctx, func(tx *sql.Tx) error {
+	return a.step(ctx, func(tx *sql.Tx) error {
 		var waiting int
 		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM authorities WHERE retired = 0`).Scan(&waiting); err != nil {
 			return err
@@ -140,7 +140,7 @@ func (a *Authorities) Announce(ctx context.Context, name string) error {
 
 // Activate lets the newest root sign; the one before it is still trusted.
 func (a *Authorities) Activate(ctx context.Context) error {
-	return a.d.Tx(ctx, func(tx *sql.Tx) error {
+	return a.step(ctx, func(tx *sql.Tx) error {
 		var newest string
 		if err := tx.QueryRowContext(ctx, `SELECT id FROM authorities WHERE retired = 0 ORDER BY created DESC, id LIMIT 1`).Scan(&newest); err != nil {
 			return err
@@ -153,8 +153,19 @@ func (a *Authorities) Activate(ctx context.Context) error {
 // Retire ends the trust in roots that no longer sign. Nodes that have not been
 // there since the new one was announced must enrol anew.
 func (a *Authorities) Retire(ctx context.Context) error {
-	_, err := a.d.ExecContext(ctx, `UPDATE authorities SET retired = $1 WHERE retired = 0 AND NOT active`, db.Micros(a.now()))
-	return err
+	return a.step(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE authorities SET retired = $1 WHERE retired = 0 AND NOT active`, db.Micros(a.now()))
+		return err
+	})
+}
+
+// step changes the authorities and has this replica use what came of it; the
+// others follow when they load.
+func (a *Authorities) step(ctx context.Context, f func(tx *sql.Tx) error) error {
+	if err := a.d.Tx(ctx, f); err != nil {
+		return err
+	}
+	return a.Load(ctx)
 }
 
 // Fingerprint is what a node's command pins: that of the root that signs.
