@@ -247,6 +247,10 @@ func (r *Route) scope(req *http.Request) (string, error) {
 	switch {
 	case sub == "":
 		return access.Everything, nil
+	case strings.Contains(sub+group, "/"):
+		// A slash that was encoded would make a scope that looks as if it lay
+		// within another one.
+		return access.Everything, nil
 	case group == "":
 		return access.SubscriptionScope(sub), nil
 	}
