@@ -260,7 +260,9 @@ func TestWhatARMPromises(t *testing.T) {
 			t.Errorf("%s: %d %s; want %d with %q", name, w.Code, w.Body, a.status, a.says)
 		}
 		if w.Code >= 400 && a.method != "HEAD" {
-			var e struct{ Error struct{ Code, Message string } }
+			var e struct {
+				Error struct{ Code, Message string }
+			}
 			if err := json.Unmarshal(w.Body.Bytes(), &e); err != nil || e.Error.Code == "" || e.Error.Message == "" || w.Header().Get("X-Ms-Error-Code") != e.Error.Code {
 				t.Errorf("%s: not ARM's envelope: %s", name, w.Body)
 			}
