@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -75,7 +76,7 @@ func (g *Gate) Routes() []route.Route {
 		{Method: "POST", Path: fleet.PathRenew, Name: "Fleet_Renew", Does: "Renew a node's identity, also after it expired", Needs: access.Public, // it looks at the certificate itself: it takes expired ones
 			Body: fleet.Renewal{}, Answer: fleet.Identity{}, Handle: g.renew},
 		{Method: "GET", Path: fleet.PathDesired, Name: "Fleet_Desired", Does: "Wait for a document with a number above the one given", Needs: access.AsNode,
-			Query:  []route.Query{{Name: "after", Does: "the number that the node has", Type: "integer"}, {Name: "wait", Does: "seconds to wait, 55 at most", Type: "integer"}},
+			Query:  []route.Query{{Name: "after", Does: "the number that the node has", Type: "integer"}, {Name: "wait", Does: "seconds to wait, 55 at most", Type: "number"}},
 			Answer: fleet.Desired{}, Handle: g.desired},
 		{Method: "POST", Path: fleet.PathReports, Name: "Fleet_Report", Does: "Deliver how a node is, and the minutes not acknowledged yet", Needs: access.AsNode,
 			Body: fleet.Delivery{}, Answer: fleet.Accepted{}, Handle: g.report},
@@ -287,11 +288,11 @@ func (g *Gate) desired(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	wait, err := number(r, "wait", 1<<31)
+	wait, err := seconds(r, "wait")
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), min(time.Duration(wait)*time.Second, maxWait))
+	ctx, cancel := context.WithTimeout(r.Context(), min(wait, maxWait))
 	defer cancel()
 	for {
 		changed := g.o.Roster.Changed()
@@ -325,6 +326,19 @@ func number(r *http.Request, name string, high int64) (int64, error) {
 		return 0, route.Invalid(name, "found %q, expected a whole number from 0", text)
 	}
 	return n, nil
+}
+
+// seconds reads a span in seconds, with or without a fraction.
+func seconds(r *http.Request, name string) (time.Duration, error) {
+	text := r.URL.Query().Get(name)
+	if text == "" {
+		return 0, nil
+	}
+	f, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(f >= 0 && f <= 1e6) || strings.ContainsAny(text, "eExXpP_") {
+		return 0, route.Invalid(name, "found %q, expected seconds from 0", text)
+	}
+	return time.Duration(f * float64(time.Second)), nil
 }
 
 // maxDelivery is the most a delivery may take once it is unpacked, in bytes.

@@ -2,6 +2,7 @@ package link
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -66,7 +67,7 @@ func newClient(base string, cfg *tls.Config) *client {
 	return &client{strings.TrimRight(base, "/"), &http.Client{
 		Transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, TLSClientConfig: cfg, TLSHandshakeTimeout: 15 * time.Second,
-			MaxIdleConnsPerHost: 2, IdleConnTimeout: 90 * time.Second,
+			MaxIdleConnsPerHost: 1, IdleConnTimeout: 90 * time.Second,
 		},
 		// A control plane does not send its nodes elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -82,21 +83,39 @@ const maxAnswer = 16 << 20
 // false for 204: nothing to say. Errors: *Refusal, and what kept it from coming
 // about.
 func (c *client) call(ctx context.Context, method, path string, in, out any) (bool, error) {
-	var body io.Reader
+	var body []byte
 	if in != nil {
-		b, err := json.Marshal(in)
-		if err != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
 			return false, err
 		}
-		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	return c.send(ctx, method, path, body, "", out)
+}
+
+// deliver sends a delivery, which is packed: uplinks are thin, and the control
+// plane keeps less for each connection.
+func (c *client) deliver(ctx context.Context, d *fleet.Delivery, a *fleet.Accepted) error {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if err := errors.Join(json.NewEncoder(z).Encode(d), z.Close()); err != nil {
+		return err
+	}
+	_, err := c.send(ctx, "POST", fleet.PathReports, b.Bytes(), "gzip", a)
+	return err
+}
+
+func (c *client) send(ctx context.Context, method, path string, body []byte, encoding string, out any) (bool, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
 	if err != nil {
 		return false, err
 	}
 	req.Header.Set("Accept", "application/json")
-	if in != nil {
+	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if encoding != "" {
+		req.Header.Set("Content-Encoding", encoding)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

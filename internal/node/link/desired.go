@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"larder/internal/fleet"
 	"larder/internal/sys/private"
@@ -45,34 +46,44 @@ func writeDesired(dir string, d *fleet.Desired) error {
 	return private.WriteFile(desiredFile(dir), append(b, '\n'))
 }
 
-// pollWait is how long the control plane is asked to hold a poll, in seconds.
-const pollWait = 50
+// pollWait is how long the control plane is asked to hold a poll at most.
+const pollWait = 50 * time.Second
 
-// poll asks for documents until ctx ends.
-func (l *Link) poll(ctx context.Context) {
-	for failures := 0; ctx.Err() == nil; {
-		err := l.pollOnce(ctx)
-		l.heard(ctx, err)
-		if err == nil {
-			failures = 0
-			continue
+// poll asks for the document after the one that is in use, and waits for it,
+// until somebody wishes for a delivery, or as long as given.
+func (l *Link) poll(ctx context.Context, wait time.Duration) error {
+	wait = min(wait, pollWait)
+	// Whoever does not answer a while after that will not: a connection that a
+	// router has forgotten says nothing.
+	pctx, cancel := context.WithTimeout(ctx, wait+30*time.Second)
+	defer cancel()
+	wished := make(chan struct{})
+	go func() {
+		defer close(wished)
+		select {
+		case <-l.prompt:
+			l.Deliver() // talk takes it
+			cancel()
+		case <-pctx.Done():
 		}
-		if ctx.Err() != nil {
-			return
-		}
-		l.metrics.failures.WithLabelValues("desired").Inc()
-		failures++
-		sleep(ctx, l.backoff(failures, err))
+	}()
+	err := l.pollOnce(pctx, wait)
+	early := pctx.Err() != nil && !errors.Is(pctx.Err(), context.DeadlineExceeded)
+	cancel()
+	<-wished
+	if early {
+		return nil
 	}
+	return err
 }
 
-func (l *Link) pollOnce(ctx context.Context) error {
+func (l *Link) pollOnce(ctx context.Context, wait time.Duration) error {
 	l.mu.Lock()
 	after := max(l.running, l.refused)
 	l.mu.Unlock()
 	id, c := l.current()
 	var d fleet.Desired
-	got, err := c.call(ctx, "GET", fleet.PathDesired+"?wait="+strconv.Itoa(pollWait)+"&after="+strconv.FormatInt(after, 10), nil, &d)
+	got, err := c.call(ctx, "GET", fleet.PathDesired+"?wait="+strconv.FormatFloat(wait.Seconds(), 'f', 3, 64)+"&after="+strconv.FormatInt(after, 10), nil, &d)
 	if err != nil || !got {
 		return err
 	}

@@ -172,8 +172,8 @@ func (l *Link) Deliver() {
 // Run keeps the tie until ctx ends, then cuts the last minute.
 func (l *Link) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	wg.Go(func() { l.poll(ctx) })
-	wg.Go(func() { l.report(ctx) })
+	wg.Go(func() { l.minutes(ctx) })
+	wg.Go(func() { l.talk(ctx) })
 	wg.Go(func() { l.renew(ctx) })
 	<-ctx.Done()
 	wg.Wait()

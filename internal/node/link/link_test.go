@@ -1,6 +1,7 @@
 package link
 
 import (
+	"compress/gzip"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +29,8 @@ type plane struct {
 	ca  *authority.CA
 	a   *authority.Authority
 	srv *httptest.Server
+
+	handshakes atomic.Int64
 
 	mu       sync.Mutex
 	keys     map[string]string // registration keys that are good → ""; or the public key that used one; guarded by mu
@@ -48,7 +52,10 @@ func newPlane(t *testing.T) *plane {
 	p := &plane{t: t, ca: ca, a: authority.New(ca), keys: map[string]string{"key": ""}}
 	server := authority.NewServer(p.a, func() []string { return []string{fleet.ServerName} }, 0)
 	p.srv = httptest.NewUnstartedServer(http.HandlerFunc(p.serve))
-	p.srv.TLS = &tls.Config{GetCertificate: server.GetCertificate, ClientAuth: tls.RequestClientCert}
+	p.srv.TLS = &tls.Config{GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		p.handshakes.Add(1)
+		return server.GetCertificate(h)
+	}, ClientAuth: tls.RequestClientCert}
 	// httptest would show a certificate of its own to those who ask for no name.
 	p.srv.StartTLS()
 	p.srv.TLS.Certificates = nil
@@ -125,7 +132,11 @@ func (p *plane) serve(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		var d fleet.Delivery
-		if err := json.NewDecoder(r.Body).Decode(&d); err != nil {
+		z, err := gzip.NewReader(r.Body)
+		if err == nil {
+			err = json.NewDecoder(z).Decode(&d)
+		}
+		if err != nil {
 			p.refuse(w, 400, "BadRequest")
 			return
 		}
@@ -427,4 +438,40 @@ func FuzzBuffer(f *testing.F) {
 			last = m.Seq
 		}
 	})
+}
+
+// Polls and deliveries share one connection; a document arrives at once, and is
+// reported at once, however long the minutes are.
+func TestOneConnectionIsEnough(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t)
+	dir := t.TempDir()
+	enrol(t, p, dir)
+	before := p.handshakes.Load()
+	n := &counter{}
+	l, err := Open(Config{Dir: dir, Node: n, Interval: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx) }()
+	for number := int64(1); number <= 3; number++ {
+		p.with(func() { p.doc = &fleet.Desired{Protocol: fleet.Protocol, Node: nodeID, Number: number} })
+		lardertest.Eventually(t, "the document runs and is told", func() bool {
+			said := int64(0)
+			p.with(func() { said = p.state.Running })
+			return said == number
+		})
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if got := p.handshakes.Load() - before; got != 1 {
+		t.Errorf("%d connections were made", got)
+	}
 }

@@ -86,46 +86,78 @@ func (l *Link) cut(now time.Time) error {
 	return l.buffer.add(m, now)
 }
 
-// report cuts a minute at the end of each and delivers it a moment later, which
-// differs by node: ten thousand must not come in the same second.
-func (l *Link) report(ctx context.Context) {
-	offset := time.Duration(l.share(0) * float64(l.cfg.Interval/3))
-	wait := func() time.Duration { // until the next whole minute of the wall clock
-		return l.cfg.Interval - time.Duration(l.cfg.Now().UnixNano())%l.cfg.Interval
+// minutes cuts one at the end of each minute of the wall clock, until ctx ends.
+func (l *Link) minutes(ctx context.Context) {
+	for sleep(ctx, l.untilMinute()) {
+		if err := l.cut(l.cfg.Now()); err != nil {
+			l.cfg.Log.ErrorContext(ctx, "minute kept in memory alone", "err", err)
+		}
 	}
-	next := time.NewTimer(wait())
-	defer next.Stop()
-	send := time.NewTimer(0) // at the start, for the control plane to know it is there
-	defer send.Stop()
+}
+
+func (l *Link) untilMinute() time.Duration {
+	return l.cfg.Interval - time.Duration(l.cfg.Now().UnixNano())%l.cfg.Interval
+}
+
+// talk delivers what waits once a minute, and holds a poll for the document in
+// between: one connection is enough for both, which halves what a node costs the
+// control plane. The moment in the minute differs by node: ten thousand must not
+// come in the same second.
+func (l *Link) talk(ctx context.Context) {
+	offset := time.Duration(l.share(0) * float64(l.cfg.Interval/3))
+	var next time.Time // of the next delivery; now at the start, for the control plane to know it is there
 	failures := 0
-	for {
-		select {
-		case <-next.C:
-			if err := l.cut(l.cfg.Now()); err != nil {
-				l.cfg.Log.ErrorContext(ctx, "minute kept in memory alone", "err", err)
+	call := ""
+	for ctx.Err() == nil {
+		var err error
+		prompted := l.prompted()
+		switch wait := time.Until(next); {
+		case wait <= 0 || prompted:
+			call = "reports"
+			if err = l.deliver(ctx); err == nil {
+				next = time.Now().Add(l.untilMinute() + offset)
 			}
-			next.Reset(wait())
-			if failures == 0 {
-				send.Reset(offset)
-			}
+		case failures > 0:
+			l.rest(ctx, wait)
 			continue
-		case <-send.C:
-		case <-l.prompt:
-		case <-ctx.Done():
+		default:
+			call = "desired"
+			err = l.poll(ctx, wait)
+		}
+		if ctx.Err() != nil {
 			return
 		}
-		err := l.deliver(ctx)
 		l.heard(ctx, err)
 		if err == nil {
 			failures = 0
 			continue
 		}
-		if ctx.Err() != nil {
-			return
-		}
-		l.metrics.failures.WithLabelValues("reports").Inc()
+		l.metrics.failures.WithLabelValues(call).Inc()
 		failures++
-		send.Reset(l.backoff(failures, err))
+		// Whatever failed, a delivery is what is tried next.
+		next = time.Now().Add(l.backoff(failures, err))
+	}
+}
+
+// prompted takes the wish for a delivery, if there is one.
+func (l *Link) prompted() bool {
+	select {
+	case <-l.prompt:
+		return true
+	default:
+		return false
+	}
+}
+
+// rest waits, until somebody wishes for a delivery or ctx ends at most.
+func (l *Link) rest(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-l.prompt:
+		l.Deliver() // talk takes it
+	case <-ctx.Done():
 	}
 }
 
@@ -137,7 +169,7 @@ func (l *Link) deliver(ctx context.Context) error {
 		_, c := l.current()
 		cctx, cancel := context.WithTimeout(ctx, time.Minute)
 		var a fleet.Accepted
-		_, err := c.call(cctx, "POST", fleet.PathReports, d, &a)
+		err := c.deliver(cctx, d, &a)
 		cancel()
 		if err != nil {
 			return err
