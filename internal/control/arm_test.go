@@ -135,7 +135,7 @@ func (c *caller) reported() {
 	if _, err := c.d.ExecContext(c.t.Context(), `UPDATE nodes SET line = 1, last_seen = $1, state = $2, protocol = 1`, db.Micros(time.Now()), string(state)); err != nil {
 		c.t.Fatal(err)
 	}
-	if err := c.arm.Observe(c.t.Context()); err != nil {
+	if err := c.watch(c.t.Context()); err != nil {
 		c.t.Fatal(err)
 	}
 }

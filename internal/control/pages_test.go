@@ -131,7 +131,7 @@ func TestTheOverview(t *testing.T) {
 	if _, err := c.d.ExecContext(t.Context(), `UPDATE nodes SET settings = '{"site":"<script>alert(1)</script>"}' WHERE name = 'room-1'`); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.alerts.Evaluate(t.Context()); err != nil {
+	if err := c.watch(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	people := map[string]*browser{}
@@ -186,7 +186,7 @@ func TestTheOverview(t *testing.T) {
 	if text := people["operator"].page("/", 200); strings.Contains(text, "Rotten") || !strings.Contains(text, "1 more is silenced") {
 		t.Error("the alert is not silenced")
 	}
-	if err := c.alerts.Evaluate(t.Context()); err != nil {
+	if err := c.watch(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if text := people["owner"].page("/", 200); !strings.Contains(text, "1 more is silenced") {

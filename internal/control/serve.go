@@ -207,12 +207,37 @@ func (c *Control) background(ctx context.Context, spawn func(ctx context.Context
 			})
 		})
 	})
-	spawn(ctx, "history", func(ctx context.Context) error {
-		return c.leases.While(ctx, "history", func(ctx context.Context) error {
-			return lease.Every(ctx, c.log, "history", time.Minute, c.arm.Observe)
+	spawn(ctx, "watch", func(ctx context.Context) error {
+		return c.leases.While(ctx, "watch", func(ctx context.Context) error {
+			return lease.Every(ctx, c.log, "watch", time.Minute, c.watch)
 		})
 	})
 	spawn(ctx, "alerts", func(ctx context.Context) error { return c.leases.While(ctx, "alerts", c.alerts.Run) })
+}
+
+// watch goes through all nodes once: what began and ended at them is written
+// down, and what needs somebody is found. With ten thousand nodes reading what
+// they said last is most of the work, so it is read once for both.
+func (c *Control) watch(ctx context.Context) error {
+	history, err := c.arm.Observe(ctx)
+	if err != nil {
+		return err
+	}
+	pass, err := c.alerts.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for n, err := range c.roster.All(ctx) {
+		if err != nil {
+			return err // half of the nodes say nothing about the others
+		}
+		if err := history.Node(ctx, n); err != nil {
+			errs = append(errs, err)
+		}
+		pass.Node(n)
+	}
+	return errors.Join(errors.Join(errs...), pass.End(ctx))
 }
 
 // portalURL is where people find the portal, by the configuration's first name.

@@ -1,6 +1,7 @@
 package alert
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,70 +12,67 @@ import (
 // offline finds silent nodes: each by itself, or, when all nodes of a site, or
 // nearly all there are, went silent, the site or the fleet, for that is one
 // cause.
-func offline(f *Facts, l limits) []Finding {
+func offline(f *Facts, all []brief, l limits) []Finding {
 	limit := l.duration("minutes", time.Minute)
-	var silent []*Node
+	var silent []brief
 	bySite := map[string]int{}
 	watched := 0
-	for _, n := range f.Nodes {
-		if n.Line == 0 || !n.Revoked.IsZero() || n.LastSeen.IsZero() {
+	for _, b := range all {
+		if !b.watched {
 			continue
 		}
 		watched++
-		bySite[n.Spec.Site]++
-		if f.silent(n) > limit {
-			silent = append(silent, n)
+		bySite[b.Site]++
+		if f.since(b.seen) > limit {
+			silent = append(silent, b)
 		}
 	}
-	severity := func(ns []*Node) (Severity, int, time.Time) {
-		first := ns[0].LastSeen
-		for _, n := range ns {
-			if n.LastSeen.Before(first) {
-				first = n.LastSeen
+	together := func(subject, title, fix string, bs []brief) Finding {
+		first := bs[0].seen
+		for _, b := range bs {
+			if b.seen.Before(first) {
+				first = b.seen
 			}
 		}
+		x := Finding{Subject: subject, Title: title, Reason: "The first of them was last heard of at " + timeText(first) + ".", Fix: fix}
 		if f.Now.Sub(first) > l.duration("errorHours", time.Hour) {
-			return Error, 1, first
+			x.Severity, x.Step = Error, 1
 		}
-		return 0, 0, first
-	}
-	together := func(subject, title, fix string, ns []*Node) Finding {
-		s, step, first := severity(ns)
-		x := Finding{Subject: subject, Severity: s, Step: step, Title: title, Reason: "The first of them was last heard of at " + timeText(first) + ".", Fix: fix}
-		for _, n := range ns {
-			x.Members = append(x.Members, n.member())
+		for _, b := range bs {
+			x.Members = append(x.Members, b.Member)
 		}
 		return x
 	}
 	// Nodes of more than one site, and nine of ten of all: what they share is
 	// the control plane's own network.
-	sites := map[string][]*Node{}
-	for _, n := range silent {
-		sites[n.Spec.Site] = append(sites[n.Spec.Site], n)
+	sites := map[string][]brief{}
+	for _, b := range silent {
+		sites[b.Site] = append(sites[b.Site], b)
 	}
 	if watched >= 5 && len(sites) > 1 && len(silent)*10 >= watched*9 {
 		x := together("the fleet", fmt.Sprintf("%d of %d nodes have stopped reporting", len(silent), watched), "So many at once share a cause: look at the control plane's own network, its name in DNS, and what stands before it. Nodes serve on meanwhile.", silent)
 		x.Severity = Error
 		return []Finding{x}
 	}
-	var all []Finding
+	var found []Finding
 	for _, site := range slices.Sorted(maps.Keys(sites)) {
-		ns := sites[site]
-		if site != "" && len(ns) > 1 && len(ns) == bySite[site] {
-			all = append(all, together("site "+site, fmt.Sprintf("Site %s is offline: all its %d nodes have stopped reporting", site, len(ns)), "All nodes of the site share a cause: look at its uplink and its power. They serve on meanwhile if they run.", ns))
+		bs := sites[site]
+		if site != "" && len(bs) > 1 && len(bs) == bySite[site] {
+			found = append(found, together("site "+site, fmt.Sprintf("Site %s is offline: all its %d nodes have stopped reporting", site, len(bs)), "All nodes of the site share a cause: look at its uplink and its power. They serve on meanwhile if they run.", bs))
 			continue
 		}
-		for _, n := range ns {
-			all = append(all, together(n.NodeID, n.Name+" has stopped reporting", "See that the machine runs, that larder runs on it (larder node status), and that it reaches the control plane.", []*Node{n}))
-			all[len(all)-1].Reason = "It was last heard of at " + timeText(n.LastSeen) + "."
+		for _, b := range bs {
+			x := together(b.NodeID, b.Name+" has stopped reporting", "See that the machine runs, that larder runs on it (larder node status), and that it reaches the control plane.", []brief{b})
+			x.Reason = "It was last heard of at " + timeText(b.seen) + "."
+			found = append(found, x)
 		}
 	}
-	return all
+	return found
 }
 
 // foldUplinks takes failures of origins of a node none of whose origins answers
 // together: its uplink is gone, or its site's.
-func foldUplinks(f *Facts, found []Finding) []Finding {
+func foldUplinks(briefs []brief, found []Finding) []Finding {
 	failing := map[string]int{} // origins by node
 	for _, x := range found {
 		if x.Rule == "origin" {
@@ -83,16 +81,19 @@ func foldUplinks(f *Facts, found []Finding) []Finding {
 			}
 		}
 	}
-	cut := map[string]*Node{}
+	if len(failing) == 0 {
+		return found
+	}
+	cut := map[string]brief{}
 	bySite, cutBySite := map[string]int{}, map[string]int{}
-	for _, n := range f.Nodes {
-		if f.dark(n) || n.LastSeen.IsZero() {
+	for _, b := range briefs {
+		if b.dark || b.seen.IsZero() {
 			continue
 		}
-		bySite[n.Spec.Site]++
-		if k := failing[n.NodeID]; k >= 3 && k >= lately(f, n) {
-			cut[n.NodeID] = n
-			cutBySite[n.Spec.Site]++
+		bySite[b.Site]++
+		if k := failing[b.NodeID]; k >= 3 && k >= b.lately {
+			cut[b.NodeID] = b
+			cutBySite[b.Site]++
 		}
 	}
 	if len(cut) == 0 {
@@ -106,20 +107,20 @@ func foldUplinks(f *Facts, found []Finding) []Finding {
 			all = append(all, x)
 			continue
 		}
-		left := slices.DeleteFunc(slices.Clone(x.Members), func(m Member) bool { return cut[m.NodeID] != nil })
+		left := slices.DeleteFunc(slices.Clone(x.Members), func(m Member) bool { _, gone := cut[m.NodeID]; return gone })
 		for _, m := range x.Members {
-			n := cut[m.NodeID]
-			if n == nil {
+			b, gone := cut[m.NodeID]
+			if !gone {
 				continue
 			}
-			site := n.Spec.Site
-			subject, title := "uplink of "+n.NodeID, n.Name+" reaches none of its origins"
+			site := b.Site
+			subject, title := "uplink of "+b.NodeID, b.Name+" reaches none of its origins"
 			if site != "" && cutBySite[site] > 1 && cutBySite[site] == bySite[site] {
 				subject, title = "uplink of site "+site, fmt.Sprintf("Site %s reaches no origin: none of its %d nodes does", site, bySite[site])
 			}
 			g := groups[subject]
 			if g == nil {
-				g = &Finding{Rule: x.Rule, Subject: subject, Severity: x.Severity, Title: title, Reason: "For example " + x.Subject + ": " + reasonOf(n, x.Subject),
+				g = &Finding{Rule: x.Rule, Subject: subject, Severity: x.Severity, Title: title, Reason: "For example " + x.Subject + ": " + cmp.Or(b.why[x.Subject], "no more is known"),
 					Fix: "Look at the uplink, the DNS servers and the proxy there: what is in the cache is served on, the rest clients fetch themselves."}
 				groups[subject] = g
 				order = append(order, subject)
@@ -160,13 +161,4 @@ func lately(f *Facts, n *Node) int {
 		}
 	}
 	return k
-}
-
-func reasonOf(n *Node, host string) string {
-	for _, o := range n.State.Origins {
-		if o.Host == host && o.LastError != "" {
-			return o.LastError
-		}
-	}
-	return "no more is known"
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"larder/internal/control/access"
 	"larder/internal/control/db"
 	"larder/internal/control/roster"
 	"larder/internal/control/telemetry"
@@ -18,7 +17,6 @@ type Facts struct {
 	// node's silence before it says nothing about the node.
 	Listening time.Time
 	Version   string
-	Nodes     []*Node
 	Ends      []End // things of the control plane's own that end
 }
 
@@ -65,43 +63,19 @@ func (f *Facts) silent(n *Node) time.Duration {
 	if n.Line == 0 || !n.Revoked.IsZero() || n.LastSeen.IsZero() {
 		return 0
 	}
-	since := n.LastSeen
-	if f.Listening.After(since) {
-		since = f.Listening
+	return f.since(n.LastSeen)
+}
+
+// since is how long ago something was, of the time in which the control plane
+// listened.
+func (f *Facts) since(seen time.Time) time.Duration {
+	if f.Listening.After(seen) {
+		seen = f.Listening
 	}
-	return f.Now.Sub(since)
+	return f.Now.Sub(seen)
 }
 
 func (n *Node) member() Member { return Member{n.NodeID, n.Name, n.Spec.Site, n.Scope} }
-
-// gather reads the facts. Those of figures are the ones of before if they are
-// given.
-func (s *Service) gather(ctx context.Context, now time.Time, figures map[string]Figures) (*Facts, error) {
-	f := &Facts{Now: now, Version: s.o.Version}
-	identities, err := s.identities(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for after := ""; ; {
-		ns, err := s.o.Roster.Nodes(ctx, "", after, 500)
-		if err != nil {
-			return nil, err
-		}
-		for _, n := range ns {
-			after = n.ID
-			f.Nodes = append(f.Nodes, &Node{Node: n, Scope: access.ScopeOf(n.ID), Identity: identities[n.NodeID], Figures: figures[n.NodeID]})
-		}
-		if len(ns) < 500 {
-			break
-		}
-	}
-	if s.o.Ends != nil {
-		if f.Ends, err = s.o.Ends(ctx); err != nil {
-			return nil, err
-		}
-	}
-	return f, nil
-}
 
 func (s *Service) identities(ctx context.Context) (map[string]time.Time, error) {
 	rows, err := s.o.DB.QueryContext(ctx, `SELECT i.node_id, max(i.not_after) FROM identities i JOIN nodes n ON n.node_id = i.node_id AND n.line = i.line WHERE i.revoked = 0 GROUP BY i.node_id`)

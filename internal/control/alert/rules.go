@@ -25,7 +25,7 @@ type Rule struct {
 
 	node  func(f *Facts, n *Node, l limits) []Finding // for each node that is not dark
 	dark  bool                                        // for those that are dark, too
-	fleet func(f *Facts, l limits) []Finding
+	fleet func(f *Facts, all []brief, l limits) []Finding
 	// fold, if not nil, says what findings of several nodes with one subject are
 	// together: one cause.
 	fold func(subject string, of []Finding) Finding
@@ -72,46 +72,87 @@ var rules = []Rule{
 	{Name: "issue", Does: "A node reports something that no other rule is about.", Severity: Warning, After: 120, node: otherIssue},
 }
 
-// Evaluate returns what rules find, each cause once.
-func Evaluate(f *Facts, rules []Rule) []Finding {
+// evaluation looks at one node after the other, so that not all of a fleet need
+// be in memory at once.
+type evaluation struct {
+	f      *Facts
+	rules  []Rule
+	found  [][]Finding // by rule
+	briefs []brief
+}
+
+// brief is what is kept of a node for those rules that look at all of them.
+type brief struct {
+	Member
+	seen    time.Time
+	watched bool // it has reported and should go on
+	dark    bool
+	lately  int               // origins it asked within the last hour
+	why     map[string]string // what origins failed with
+}
+
+func newEvaluation(f *Facts, rules []Rule) *evaluation {
+	return &evaluation{f: f, rules: rules, found: make([][]Finding, len(rules))}
+}
+
+// node looks at one.
+func (e *evaluation) node(n *Node) {
+	f := e.f
+	b := brief{Member: n.member(), seen: n.LastSeen, watched: n.Line > 0 && n.Revoked.IsZero() && !n.LastSeen.IsZero(), dark: f.dark(n), lately: lately(f, n)}
+	for _, o := range n.State.Origins {
+		if o.LastError != "" {
+			if b.why == nil {
+				b.why = map[string]string{}
+			}
+			b.why[o.Host] = o.LastError
+		}
+	}
+	e.briefs = append(e.briefs, b)
+	if !b.watched {
+		return
+	}
+	for i := range e.rules {
+		r := &e.rules[i]
+		if r.Disabled || r.node == nil || b.dark && !r.dark {
+			continue // what a dark node said last does not say how it is
+		}
+		for _, x := range r.node(f, n, r.Limits) {
+			x.Members = []Member{b.Member}
+			if x.Subject == "" || r.fold == nil {
+				x.Subject = strings.TrimSuffix(n.NodeID+" "+x.Subject, " ")
+			}
+			e.found[i] = append(e.found[i], x)
+		}
+	}
+}
+
+// findings are what was found, each cause once.
+func (e *evaluation) findings() []Finding {
 	var all []Finding
-	for i := range rules {
-		r := &rules[i]
+	for i := range e.rules {
+		r := &e.rules[i]
 		if r.Disabled {
 			continue
 		}
-		all = append(all, r.evaluate(f)...)
+		found := e.found[i]
+		if r.fleet != nil {
+			found = append(found, r.fleet(e.f, e.briefs, r.Limits)...)
+		}
+		for k := range found {
+			found[k].Rule = r.Name
+			found[k].Severity = max(found[k].Severity, r.Severity)
+			found[k].Fix = cmp.Or(found[k].Fix, "larder node status on the node's machine says more.")
+		}
+		if r.fold != nil {
+			found = r.folded(found)
+		}
+		all = append(all, found...)
 	}
-	return foldUplinks(f, all)
+	return foldUplinks(e.briefs, all)
 }
 
-func (r *Rule) evaluate(f *Facts) []Finding {
-	var found []Finding
-	if r.fleet != nil {
-		found = r.fleet(f, r.Limits)
-	}
-	if r.node != nil {
-		for _, n := range f.Nodes {
-			if n.Line == 0 || !n.Revoked.IsZero() || n.LastSeen.IsZero() || f.dark(n) && !r.dark {
-				continue // what it said last does not say how it is
-			}
-			for _, x := range r.node(f, n, r.Limits) {
-				x.Members = []Member{n.member()}
-				if x.Subject == "" || r.fold == nil {
-					x.Subject = strings.TrimSuffix(n.NodeID+" "+x.Subject, " ")
-				}
-				found = append(found, x)
-			}
-		}
-	}
-	for i := range found {
-		found[i].Rule = r.Name
-		found[i].Severity = max(found[i].Severity, r.Severity)
-		found[i].Fix = cmp.Or(found[i].Fix, "larder node status on the node's machine says more.")
-	}
-	if r.fold == nil {
-		return found
-	}
+// folded makes one finding of those with one subject.
+func (r *Rule) folded(found []Finding) []Finding {
 	groups := map[string][]Finding{}
 	for _, x := range found {
 		groups[x.Subject] = append(groups[x.Subject], x)

@@ -169,7 +169,7 @@ func identityCopied(f *Facts, n *Node, _ limits) []Finding {
 		Fix: "Take the copy down and enrol one of them as a node of its own; if you do not know it, revoke the identity."}}
 }
 
-func ending(f *Facts, l limits) []Finding {
+func ending(f *Facts, _ []brief, l limits) []Finding {
 	const day = 24 * time.Hour
 	var all []Finding
 	for _, e := range f.Ends {

@@ -36,8 +36,15 @@ func fine(name, site string) *Node {
 	}
 }
 
-func facts(ns ...*Node) *Facts {
-	return &Facts{Now: now, Listening: now.Add(-10 * day24), Version: "1.0", Nodes: ns}
+func facts() *Facts { return &Facts{Now: now, Listening: now.Add(-10 * day24), Version: "1.0"} }
+
+// look evaluates all these nodes.
+func look(f *Facts, rules []Rule, ns ...*Node) []Finding {
+	e := newEvaluation(f, rules)
+	for _, n := range ns {
+		e.node(n)
+	}
+	return e.findings()
 }
 
 // show writes findings in the form that tests expect them in.
@@ -148,9 +155,9 @@ func TestRules(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := fine("a", "")
-			f := facts(n)
+			f := facts()
 			c.do(f, n)
-			found := Evaluate(f, rules)
+			found := look(f, rules, n)
 			if got := show(found); got != c.want {
 				t.Fatalf("found %q, want %q", got, c.want)
 			}
@@ -263,7 +270,7 @@ func TestOneCauseIsOneFinding(t *testing.T) {
 			t.Parallel()
 			ns := fleetOf(5, 20)
 			c.do(ns)
-			if got := show(Evaluate(facts(ns...), rules)); got != c.want {
+			if got := show(look(facts(), rules, ns...)); got != c.want {
 				t.Errorf("found %q, want %q", got, c.want)
 			}
 		})
@@ -285,13 +292,13 @@ func TestRulesCanBeSet(t *testing.T) {
 		}
 	}
 	n.LastSeen = now.Add(-4 * time.Minute)
-	if got := show(Evaluate(facts(n), own)); got != "error clock [a-id] x1" {
+	if got := show(look(facts(), own, n)); got != "error clock [a-id] x1" {
 		t.Errorf("found %q", got)
 	}
 	for i := range own {
 		own[i].Disabled = own[i].Name == "clock"
 	}
-	if got := show(Evaluate(facts(n), own)); got != "" {
+	if got := show(look(facts(), own, n)); got != "" {
 		t.Errorf("found %q though the rule is off", got)
 	}
 }

@@ -14,7 +14,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"larder/internal/control/access"
 	"larder/internal/control/db"
+	"larder/internal/control/lease"
 	"larder/internal/control/roster"
 )
 
@@ -39,7 +41,7 @@ type Options struct {
 }
 
 // Service keeps alerts and tells people. Its methods may be called at the same
-// time; Evaluate and Deliver are for one replica at a time.
+// time; passes and Deliver are for one replica at a time.
 type Service struct {
 	o        Options
 	figured  time.Time // when figures were gathered
@@ -66,36 +68,15 @@ func New(o Options) *Service {
 	return s
 }
 
-// The pace of evaluations, figures and deliveries.
+// The pace of figures and deliveries.
 const (
-	every      = time.Minute
 	figureSpan = 5 * time.Minute
 	glance     = 5 * time.Second
 )
 
-// Run evaluates and delivers until ctx ends. It is for the replica that holds
-// the lease.
+// Run delivers until ctx ends. It is for the replica that holds the lease.
 func (s *Service) Run(ctx context.Context) error {
-	tick := time.NewTicker(glance)
-	defer tick.Stop()
-	var evaluated time.Time
-	s.figured = time.Time{} // another replica had its turn
-	for {
-		if time.Since(evaluated) >= every {
-			evaluated = time.Now()
-			if err := s.Evaluate(ctx); err != nil && ctx.Err() == nil {
-				s.o.Log.ErrorContext(ctx, "alerts were not evaluated, trying again", "err", err)
-			}
-		}
-		if err := s.Deliver(ctx); err != nil && ctx.Err() == nil {
-			s.o.Log.ErrorContext(ctx, "alerts were not delivered, trying again", "err", err)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil
-		}
-	}
+	return lease.Every(ctx, s.o.Log, "telling people of alerts", glance, s.Deliver)
 }
 
 // listening is what is kept of when somebody evaluated.
@@ -108,11 +89,11 @@ type listening struct {
 // says nothing about them.
 const gap = 3 * time.Minute
 
-func (s *Service) listening(ctx context.Context, tx *sql.Tx, now time.Time) (time.Time, error) {
+func (s *Service) listening(ctx context.Context, now time.Time) (time.Time, error) {
 	const name = "alerts.listening"
 	var l listening
 	var text []byte
-	err := tx.QueryRowContext(ctx, `SELECT value FROM settings WHERE name = $1`, name).Scan(&text)
+	err := s.o.DB.QueryRowContext(ctx, `SELECT value FROM settings WHERE name = $1`, name).Scan(&text)
 	if err == nil {
 		err = json.Unmarshal(text, &l)
 	}
@@ -127,36 +108,63 @@ func (s *Service) listening(ctx context.Context, tx *sql.Tx, now time.Time) (tim
 	if err != nil {
 		return now, err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, string(text))
+	_, err = s.o.DB.ExecContext(ctx, `INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, string(text))
 	return l.Since, err
 }
 
-// Evaluate looks at everything once, and writes down what changed together with
-// the messages about it.
-func (s *Service) Evaluate(ctx context.Context) error {
-	now := s.o.Now().UTC().Truncate(time.Microsecond)
-	start := time.Now()
-	defer func() { s.evaluations.Observe(time.Since(start).Seconds()) }()
-	if now.Sub(s.figured) >= figureSpan || s.lastFigs == nil {
-		figs, err := s.figures(ctx, now)
+// Pass looks at everything there is, once.
+type Pass struct {
+	s       *Service
+	e       *evaluation
+	now     time.Time
+	start   time.Time
+	figures map[string]Figures
+	ends    map[string]time.Time // of identities
+}
+
+// Begin begins a pass, of which there is one a minute, on one replica at a time.
+func (s *Service) Begin(ctx context.Context) (*Pass, error) {
+	p := &Pass{s: s, now: s.o.Now().UTC().Truncate(time.Microsecond), start: time.Now()}
+	if p.now.Sub(s.figured) >= figureSpan || s.lastFigs == nil {
+		figs, err := s.figures(ctx, p.now)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		s.figured, s.lastFigs = now, figs
+		s.figured, s.lastFigs = p.now, figs
 	}
-	f, err := s.gather(ctx, now, s.lastFigs)
+	p.figures = s.lastFigs
+	f := &Facts{Now: p.now, Version: s.o.Version}
+	var err error
+	if p.ends, err = s.identities(ctx); err != nil {
+		return nil, err
+	}
+	if s.o.Ends != nil {
+		if f.Ends, err = s.o.Ends(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if f.Listening, err = s.listening(ctx, p.now); err != nil {
+		return nil, err
+	}
+	rules, err := s.Rules(ctx, s.o.DB)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	p.e = newEvaluation(f, rules)
+	return p, nil
+}
+
+// Node looks at a node.
+func (p *Pass) Node(n *roster.Node) {
+	p.e.node(&Node{Node: n, Scope: access.ScopeOf(n.ID), Identity: p.ends[n.NodeID], Figures: p.figures[n.NodeID]})
+}
+
+// End writes down what changed, together with the messages about it.
+func (p *Pass) End(ctx context.Context) error {
+	s, now := p.s, p.now
+	defer func() { s.evaluations.Observe(time.Since(p.start).Seconds()) }()
+	found := p.e.findings()
 	return s.o.DB.Tx(ctx, func(tx *sql.Tx) error {
-		var err error
-		if f.Listening, err = s.listening(ctx, tx, now); err != nil {
-			return err
-		}
-		rules, err := s.Rules(ctx, tx)
-		if err != nil {
-			return err
-		}
 		known, err := s.open(ctx, tx, now.Add(-again))
 		if err != nil {
 			return err
@@ -170,13 +178,13 @@ func (s *Service) Evaluate(ctx context.Context) error {
 			return err
 		}
 		after := map[string]time.Duration{}
-		for _, r := range rules {
+		for _, r := range p.e.rules {
 			after[r.Name] = time.Duration(r.After) * time.Second
 		}
 		silenced := func(a *Alert) bool {
 			return slices.ContainsFunc(silences, func(x *Silence) bool { return x.active(now) && x.covers(a) })
 		}
-		all, events := next(now, known, Evaluate(f, rules), func(rule string) time.Duration { return after[rule] }, silenced, uuid.NewString)
+		all, events := next(now, known, found, func(rule string) time.Duration { return after[rule] }, silenced, uuid.NewString)
 		if err := s.save(ctx, tx, all, now); err != nil {
 			return err
 		}

@@ -51,6 +51,21 @@ func newWorld(t *testing.T, d *db.DB) *world {
 	return w
 }
 
+// Evaluate looks at all nodes once.
+func (w *world) Evaluate(ctx context.Context) error {
+	p, err := w.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	for n, err := range w.o.Roster.All(ctx) {
+		if err != nil {
+			return err
+		}
+		p.Node(n)
+	}
+	return p.End(ctx)
+}
+
 func (w *world) exec(query string, args ...any) {
 	w.t.Helper()
 	if _, err := w.d.ExecContext(w.t.Context(), query, args...); err != nil {

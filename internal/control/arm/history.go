@@ -29,34 +29,29 @@ type versionChange struct {
 // entry is something that a node has for a while.
 type entry struct{ kind, name string }
 
-// Observe compares what nodes said last with what is known of them, and writes
-// down what began and what ended. It is for one replica at a time, once a minute.
-func (s *Service) Observe(ctx context.Context) error {
-	now := s.o.Now()
+// Observer writes down what begins and what ends at nodes. It is for one replica
+// at a time, and for one pass.
+type Observer struct {
+	s     *Service
+	now   time.Time
+	known map[string]map[entry]bool
+}
+
+// Observe begins a pass over all nodes, of which there is one a minute.
+func (s *Service) Observe(ctx context.Context) (*Observer, error) {
 	known, err := s.open(ctx)
-	if err != nil {
-		return err
+	return &Observer{s, s.o.Now(), known}, err
+}
+
+// Node compares what a node said last with what is known of it.
+func (o *Observer) Node(ctx context.Context, n *roster.Node) error {
+	if n.LastSeen.IsZero() {
+		return nil
 	}
-	for after := ""; ; {
-		ns, err := s.o.Roster.Nodes(ctx, "", after, 200)
-		if err != nil {
-			return err
-		}
-		for _, n := range ns {
-			after = n.ID
-			if n.LastSeen.IsZero() {
-				continue
-			}
-			if err := s.observe(ctx, n, known[n.NodeID], now); err != nil {
-				return fmt.Errorf("history of node %s: %w", n.NodeID, err)
-			}
-		}
-		if len(ns) < 200 {
-			break
-		}
+	if err := o.s.observe(ctx, n, o.known[n.NodeID], o.now); err != nil {
+		return fmt.Errorf("history of node %s: %w", n.NodeID, err)
 	}
-	_, err = s.o.DB.ExecContext(ctx, `DELETE FROM history WHERE ended <> 0 AND ended < $1`, db.Micros(now.Add(-kept)))
-	return err
+	return nil
 }
 
 // open is what nodes have now, as far as it is written down.

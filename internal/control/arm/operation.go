@@ -335,8 +335,11 @@ func (s *Service) remove(ctx context.Context, tx *sql.Tx, id, principal string) 
 	return s.o.Audit(ctx, tx, nil, principal, Change{Action: "group.deleted", Target: id})
 }
 
-// Clean forgets operations that ended long ago. It is for one replica at a time.
+// Clean forgets operations and history that ended long ago. It is for one replica
+// at a time.
 func (s *Service) Clean(ctx context.Context) error {
-	_, err := s.o.DB.ExecContext(ctx, `DELETE FROM operations WHERE ended <> 0 AND ended < $1`, db.Micros(s.o.Now().Add(-7*24*time.Hour)))
-	return err
+	now := s.o.Now()
+	_, err := s.o.DB.ExecContext(ctx, `DELETE FROM operations WHERE ended <> 0 AND ended < $1`, db.Micros(now.Add(-7*24*time.Hour)))
+	_, herr := s.o.DB.ExecContext(ctx, `DELETE FROM history WHERE ended <> 0 AND ended < $1`, db.Micros(now.Add(-kept)))
+	return errors.Join(err, herr)
 }

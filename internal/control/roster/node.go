@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"time"
 
@@ -127,6 +128,30 @@ func (r *Roster) Nodes(ctx context.Context, customer, after string, limit int) (
 		return nil, fmt.Errorf("listing nodes: %w", err)
 	}
 	return collect(rows, scanNode)
+}
+
+// All goes through all nodes there are, a few hundred in memory at a time. It
+// ends with the first error.
+func (r *Roster) All(ctx context.Context) iter.Seq2[*Node, error] {
+	const page = 200
+	return func(yield func(*Node, error) bool) {
+		for after := ""; ; {
+			ns, err := r.Nodes(ctx, "", after, page)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, n := range ns {
+				after = n.ID
+				if !yield(n, nil) {
+					return
+				}
+			}
+			if len(ns) < page {
+				return
+			}
+		}
+	}
 }
 
 // InsertNode adds n to its customer, which is there. Errors: ErrExists.
