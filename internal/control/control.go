@@ -58,6 +58,7 @@ type Control struct {
 	alerts       *alert.Service
 	authorities  *gate.Authorities
 	gate         *gate.Gate
+	lot          *gate.Lot
 	arm          *arm.Service
 	leases       *lease.Leases
 	table        *route.Table
@@ -115,7 +116,8 @@ func Open(ctx context.Context, cfg *config.Config, o Options) (_ *Control, err e
 	c.alerts = alert.New(alert.Options{
 		DB: c.d, Roster: c.roster, Sealer: c.key, Log: o.Log, Registerer: c.reg, Version: o.Version, Portal: portalURL(cfg), Ends: c.ends,
 	})
-	c.gate = gate.New(gate.Options{DB: c.d, Roster: c.roster, Authorities: c.authorities, Taker: c.telemetry, Refused: refusedReport, Audit: c.auditNode, Log: o.Log})
+	c.lot = gate.NewLot()
+	c.gate = gate.New(gate.Options{DB: c.d, Lot: c.lot, Roster: c.roster, Authorities: c.authorities, Taker: c.telemetry, Refused: refusedReport, Audit: c.auditNode, Log: o.Log})
 	c.arm = arm.New(arm.Options{DB: c.d, Roster: c.roster, Usage: c.telemetry, Subscription: c.subscription, PublicURL: publicURL, Audit: c.auditARM, Log: o.Log})
 	c.leases = lease.New(c.d, o.Log)
 	c.server = authority.NewServer(c.authorities.Authority(), func() []string { return serverNames(cfg) }, 0)
@@ -310,10 +312,11 @@ func (c *Control) Run(ctx context.Context) (err error) {
 	}
 	spawn(parts, "telemetry", c.telemetry.Run)
 	spawn(parts, "roster", c.roster.Run)
+	spawn(ctx, "polls", c.gate.Run) // they end before the requests: nobody waits for a node's poll
 	c.background(parts, spawn)
 	c.log.InfoContext(ctx, "control plane serves", "address", c.addr, "names", c.cfg.Names, "database", string(c.d.Engine()), "version", c.version)
 	close(c.serving)
-	serveErr := httpsrv.Serve(ctx, tls.NewListener(ln, c.tlsConfig()), c.handler(), c.log)
+	serveErr := httpsrv.Serve(ctx, c.lot.Listener(tls.NewListener(ln, c.tlsConfig())), c.handler(), c.log)
 	cancel()
 	endParts()
 	wg.Wait()

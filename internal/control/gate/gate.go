@@ -45,8 +45,10 @@ type Options struct {
 	Refused func(err error) *route.Error
 	// Audit writes down what happened, within the transaction it happened in.
 	Audit func(ctx context.Context, q db.Queryer, r *http.Request, actor *access.Principal, action, target string) error
-	Now   func() time.Time
-	Log   *slog.Logger
+	// Lot holds polls; nil: handlers do. Run must be running.
+	Lot *Lot
+	Now func() time.Time
+	Log *slog.Logger
 }
 
 // Gate answers nodes.
@@ -115,7 +117,7 @@ func (g *Gate) claim(r *http.Request) (*authority.Claim, roster.Member, error) {
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 		return nil, none, nil
 	}
-	c, err := g.o.Authorities.Authority().Verify(r.TLS.PeerCertificates, g.o.Now())
+	c, err := g.o.Authorities.Verify(r.TLS.PeerCertificates, g.o.Now())
 	if err != nil {
 		return nil, none, &route.Error{Status: http.StatusUnauthorized, Code: "IdentityUnknown", Message: "The client certificate is not a node's identity of this control plane.", Err: err}
 	}
@@ -292,7 +294,8 @@ func (g *Gate) desired(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), min(wait, maxWait))
+	wait = min(wait, maxWait)
+	ctx, cancel := context.WithTimeout(r.Context(), wait)
 	defer cancel()
 	for {
 		changed := g.o.Roster.Changed()
@@ -306,6 +309,9 @@ func (g *Gate) desired(w http.ResponseWriter, r *http.Request) error {
 				return err
 			}
 			return route.JSON(w, http.StatusOK, d)
+		}
+		if g.park(w, node, after, wait) {
+			return nil
 		}
 		select {
 		case <-changed:
@@ -344,6 +350,9 @@ func seconds(r *http.Request, name string) (time.Duration, error) {
 // maxDelivery is the most a delivery may take once it is unpacked, in bytes.
 const maxDelivery = 8 << 20
 
+// unpackers are kept: each is 40 KB.
+var unpackers = sync.Pool{New: func() any { return new(gzip.Reader) }}
+
 func (g *Gate) report(w http.ResponseWriter, r *http.Request) error {
 	received := g.o.Now()
 	p := access.From(r.Context())
@@ -351,8 +360,9 @@ func (g *Gate) report(w http.ResponseWriter, r *http.Request) error {
 	switch enc := r.Header.Get("Content-Encoding"); enc {
 	case "", "identity":
 	case "gzip":
-		z, err := gzip.NewReader(body)
-		if err != nil {
+		z := unpackers.Get().(*gzip.Reader)
+		defer unpackers.Put(z)
+		if err := z.Reset(body); err != nil {
 			return &route.Error{Status: http.StatusBadRequest, Code: "InvalidRequestContent", Message: "The body is not gzip, as Content-Encoding says it is.", Err: err}
 		}
 		body = http.MaxBytesReader(w, z, maxDelivery)

@@ -45,6 +45,8 @@ type world struct {
 	d     *db.DB
 	r     *roster.Roster
 	a     *Authorities
+	g     *Gate
+	lot   *Lot
 	table *route.Table
 
 	mu    sync.Mutex
@@ -118,7 +120,7 @@ func newWorld(t *testing.T, d *db.DB) *world {
 
 func (w *world) gate(d *db.DB) *route.Table {
 	w.t.Helper()
-	g := New(Options{DB: d, Roster: w.r, Authorities: w.a, Taker: w, Now: w.clock,
+	g := New(Options{DB: d, Roster: w.r, Authorities: w.a, Taker: w, Lot: w.lot, Now: w.clock,
 		Refused: func(err error) *route.Error {
 			if errors.Is(err, errBad) {
 				return &route.Error{Status: 400, Code: "InvalidReport", Message: err.Error()}
@@ -127,6 +129,7 @@ func (w *world) gate(d *db.DB) *route.Table {
 		},
 		Audit: func(context.Context, db.Queryer, *http.Request, *access.Principal, string, string) error { return nil },
 	})
+	w.g = g
 	table, err := route.New(nil, func(r *http.Request) (*http.Request, error) {
 		p, err := g.Recognise(r)
 		if err != nil || p == nil {
@@ -148,6 +151,13 @@ type machine struct {
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
+	m, _ := newKeyed(t)
+	return m
+}
+
+// newKeyed is newMachine with its key.
+func newKeyed(t *testing.T) (*machine, *ecdsa.PrivateKey) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -156,7 +166,7 @@ func newMachine(t *testing.T) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &machine{csr: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))}
+	return &machine{csr: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))}, key
 }
 
 // ask is a call of a machine, with its certificate if it has one.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"runtime"
 	"strings"
 	"time"
 
@@ -127,7 +128,12 @@ func (r *Roster) Nodes(ctx context.Context, customer, after string, limit int) (
 	if err != nil {
 		return nil, fmt.Errorf("listing nodes: %w", err)
 	}
-	return collect(rows, scanNode)
+	// What a node said last takes a while to read. Those who wait to be answered
+	// come first, or each step of theirs would wait for a time slice of this.
+	return collect(rows, func(row interface{ Scan(...any) error }) (*Node, error) {
+		runtime.Gosched()
+		return scanNode(row)
+	})
 }
 
 // All goes through all nodes there are, a few hundred in memory at a time. It
@@ -143,6 +149,7 @@ func (r *Roster) All(ctx context.Context) iter.Seq2[*Node, error] {
 			}
 			for _, n := range ns {
 				after = n.ID
+				runtime.Gosched() // as in Nodes
 				if !yield(n, nil) {
 					return
 				}

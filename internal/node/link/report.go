@@ -104,7 +104,7 @@ func (l *Link) untilMinute() time.Duration {
 // control plane. The moment in the minute differs by node: ten thousand must not
 // come in the same second.
 func (l *Link) talk(ctx context.Context) {
-	offset := time.Duration(l.share(0) * float64(l.cfg.Interval/3))
+	offset := time.Duration(l.share(0) * float64(l.cfg.Interval))
 	var next time.Time // of the next delivery; now at the start, for the control plane to know it is there
 	failures := 0
 	call := ""
