@@ -15,7 +15,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 BUILDVCS := $(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && echo auto || echo false)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test race vet cross-vet fmt-check tidy-check staticcheck govulncheck fuzz packages bench bench-install bench-index ci
+.PHONY: help run build test race vet cross-vet fmt-check tidy-check staticcheck govulncheck fuzz packages bench bench-install bench-index bench-fleet ci
 
 help: ## what can be asked of this Makefile
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -66,6 +66,9 @@ bench: ## this node beside the other caches that are installed, as ratios
 
 bench-install: ## install those other caches (Debian, Ubuntu; as root)
 	bench/install-peers.sh
+
+bench-fleet: ## what 1,000 and 10,000 reporting nodes cost the control plane on PostgreSQL (15 minutes)
+	$(GO) run ./bench/fleet -sizes 1000,10000 -minutes 3 -project 100000 -max-cores 1 -max-mb 512 -max-p99 100ms
 
 bench-index: ## the engines the store's index could have
 	$(GO) run ./bench/index
