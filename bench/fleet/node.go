@@ -138,7 +138,9 @@ func (n *node) deliver(ctx context.Context) error {
 	now := time.Now()
 	n.step(now)
 	var body bytes.Buffer
-	z := gzip.NewWriter(&body)
+	z := packers.Get().(*gzip.Writer)
+	defer packers.Put(z)
+	z.Reset(&body)
 	d := &fleet.Delivery{Protocol: fleet.Protocol, Instance: n.instance, Sent: now.UTC(), State: n.state, Minutes: n.pending}
 	if err := errors.Join(json.NewEncoder(z).Encode(d), z.Close()); err != nil {
 		return err
@@ -161,6 +163,9 @@ func (n *node) deliver(ctx context.Context) error {
 	n.pending, n.due = n.pending[:0], n.due[:0]
 	return nil
 }
+
+// packers are kept: each is close to a megabyte.
+var packers = sync.Pool{New: func() any { return gzip.NewWriter(nil) }}
 
 // ask makes one request on the node's connection, which it makes if there is none.
 func (n *node) ask(ctx context.Context, method, path string, body []byte, limit time.Duration) (a answer, err error) {

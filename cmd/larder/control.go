@@ -102,9 +102,9 @@ within a day.`,
 
 // gcPercent is how much garbage may lie about, in percent of what is in use: most
 // of a control plane's memory is connections of nodes that wait, which live for
-// long, so collecting more often costs little and keeps a third of the memory.
+// long, so collecting more often costs little and saves memory.
 // GOGC in the environment wins.
-const gcPercent = 40
+const gcPercent = 55
 
 func runControl(ctx context.Context, talk io.Writer, cfg *config.Config, o control.Options) error {
 	if os.Getenv("GOGC") == "" {

@@ -136,10 +136,10 @@ func (r *Roster) Nodes(ctx context.Context, customer, after string, limit int) (
 	})
 }
 
-// All goes through all nodes there are, a few hundred in memory at a time. It
+// All goes through all nodes there are, a few in memory at a time. It
 // ends with the first error.
 func (r *Roster) All(ctx context.Context) iter.Seq2[*Node, error] {
-	const page = 200
+	const page = 50
 	return func(yield func(*Node, error) bool) {
 		for after := ""; ; {
 			ns, err := r.Nodes(ctx, "", after, page)
