@@ -43,6 +43,9 @@ type issuer struct {
 	sign   func(payload []byte) string    // in place of its own; guarded by mu
 	codes  map[string]map[string][]string // requests by code; guarded by mu
 	away   bool                           // guarded by mu
+
+	instead   http.HandlerFunc // answers at insteadAt; guarded by mu
+	insteadAt string           // guarded by mu
 }
 
 func newIssuer(t *testing.T) *issuer {
@@ -88,6 +91,10 @@ func (p *issuer) serve(w http.ResponseWriter, r *http.Request) {
 	defer p.mu.Unlock()
 	if p.away {
 		http.Error(w, "internal: db01.example is down", http.StatusServiceUnavailable)
+		return
+	}
+	if p.instead != nil && r.URL.Path == p.insteadAt {
+		p.instead(w, r)
 		return
 	}
 	answer := func(v any) {
@@ -266,6 +273,11 @@ func TestWhatProvidersSayIsChecked(t *testing.T) {
 		"another issuer":      {func(p *issuer) { p.change = func(c map[string]any) { c["iss"] = "https://evil.example" } }, 401},
 		"expired":             {func(p *issuer) { p.change = func(c map[string]any) { c["exp"] = time.Now().Add(-time.Hour).Unix() } }, 401},
 		"an unknown key":      {func(p *issuer) { p.sign = func(b []byte) string { s, _ := signed(stranger, b); return s } }, 401},
+		"not good yet":        {func(p *issuer) { p.change = func(c map[string]any) { c["nbf"] = time.Now().Add(time.Hour).Unix() } }, 401},
+		"without an end":      {func(p *issuer) { p.change = func(c map[string]any) { delete(c, "exp") } }, 401},
+		"without an audience": {func(p *issuer) { p.change = func(c map[string]any) { delete(c, "aud") } }, 401},
+		"its own key":         {func(p *issuer) { p.sign = withKeyInside }, 401},
+		"another payload":     {func(p *issuer) { p.sign = tamperedBy(p) }, 401},
 		"no signature":        {func(p *issuer) { p.sign = unsigned }, 401},
 		"signed by a secret":  {func(p *issuer) { p.sign = withSecret }, 401},
 		"no token":            {func(p *issuer) { p.sign = func([]byte) string { return "" } }, 401},
@@ -281,8 +293,11 @@ func TestWhatProvidersSayIsChecked(t *testing.T) {
 			if a != nil || session != nil || status(err) != c.want {
 				t.Fatalf("got %+v, %v, %v; want %d", a, session, err, c.want)
 			}
-			if strings.Contains(err.Error(), "db01") || strings.Contains(err.Error(), secret) || strings.Contains(err.Error(), "oidc:") {
+			if strings.Contains(err.Error(), "db01") || strings.Contains(err.Error(), p.srv.URL) || strings.Contains(err.Error(), "oidc:") {
 				t.Errorf("the person reads %q", err)
+			}
+			if text := whole(err); strings.Contains(text, secret) {
+				t.Errorf("the client's secret is in %q", text)
 			}
 			if us, uerr := w.Users(t.Context()); uerr != nil || len(us) != 0 {
 				t.Errorf("%d accounts were made, %v", len(us), uerr)
@@ -291,9 +306,132 @@ func TestWhatProvidersSayIsChecked(t *testing.T) {
 	}
 }
 
+// The role is that of the claim's values, whatever its shape, and the highest if
+// there are several.
+func TestClaimsGiveRoles(t *testing.T) {
+	t.Parallel()
+	w, p := organisation(t, dbtest.SQLite(t))
+	for i, c := range []struct {
+		claim any
+		want  access.Role // "": nobody
+	}{
+		{"Helpdesk", access.Reader},
+		{[]any{"Helpdesk"}, access.Reader},
+		{[]any{"Others", "Helpdesk", "Cache admins"}, access.Owner},
+		{[]any{"Cache admins", "Helpdesk"}, access.Owner},
+		{[]any{7, nil, "Helpdesk"}, access.Reader},
+		{"helpdesk", ""}, // claims are compared as they are
+		{"Helpdesk Cache admins", ""},
+		{"", ""},
+		{[]any{}, ""},
+		{[]any{[]any{"Helpdesk"}}, ""},
+		{map[string]any{"Helpdesk": true}, ""},
+		{true, ""},
+		{nil, ""},
+	} {
+		sub := fmt.Sprint("person-", i)
+		p.with(func() {
+			p.claims = map[string]any{"sub": sub, "preferred_username": sub, "groups": c.claim}
+		})
+		a, session, err := w.through(p)
+		if c.want == "" {
+			if a != nil || session != nil || status(err) != 403 || !strings.Contains(err.Error(), "groups") {
+				t.Errorf("%v: got %+v, %v, want 403 that names the claim", c.claim, a, err)
+			}
+			if _, err := w.User(t.Context(), w.d, sub); status(err) != 404 {
+				t.Errorf("%v: an account was made, %v", c.claim, err)
+			}
+			continue
+		}
+		if err != nil || a.Role != c.want || session == nil {
+			t.Errorf("%v: got %+v, %v, want %s", c.claim, a, err, c.want)
+		}
+	}
+}
+
+// An account of this control plane is nobody else's, and one that was disabled
+// here stays so whatever the provider says.
+func TestProvidersTakeNoAccountOver(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, d *db.DB) {
+		w, p := organisation(t, d)
+		u := w.user("Ada", access.Reader)
+		if a, session, err := w.through(p); a != nil || session != nil || status(err) != 409 {
+			t.Errorf("a local account's name: got %+v, %v, want 409", a, err)
+		}
+		if now, err := w.User(t.Context(), d, u.ID); err != nil || now.Role != access.Reader || now.Provider {
+			t.Errorf("the local account is %+v, %v", now, err)
+		}
+		if _, err := w.login("Ada", password, "", "192.0.2.1"); err != nil {
+			t.Errorf("its password: %v", err)
+		}
+		p.with(func() { p.claims["preferred_username"] = "grace" })
+		a, session, err := w.through(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		yes := true
+		if _, err := w.ChangeUser(t.Context(), d, u.ID, access.UserChange{Role: &a.Role}, local); err != nil {
+			t.Fatal(err) // another owner, so that one may go
+		}
+		if _, err := w.ChangeUser(t.Context(), d, a.ID, access.UserChange{Disabled: &yes}, local); err != nil {
+			t.Fatal(err)
+		}
+		if who, err := w.who("Cookie: " + session.Name + "=" + session.Value); who != nil || err != nil {
+			t.Errorf("the session of a disabled account: %+v, %v", who, err)
+		}
+		if a, session, err := w.through(p); a != nil || session != nil || status(err) != 403 {
+			t.Errorf("a disabled account: got %+v, %v, want 403", a, err)
+		}
+	})
+}
+
 // unsigned is a token of the algorithm "none".
 func unsigned(payload []byte) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`)) + "." + base64.RawURLEncoding.EncodeToString(payload) + "."
+}
+
+// whole is an error with all its causes, as a log shows them.
+func whole(err error) string {
+	text := ""
+	for ; err != nil; err = errors.Unwrap(err) {
+		text += fmt.Sprintf("%v; ", err)
+	}
+	return text
+}
+
+// withKeyInside is a token whose header has the key that is good for it.
+func withKeyInside(payload []byte) string {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err.Error()
+	}
+	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, &jose.SignerOptions{EmbedJWK: true})
+	if err != nil {
+		return err.Error()
+	}
+	jws, err := s.Sign(payload)
+	if err != nil {
+		return err.Error()
+	}
+	text, err := jws.CompactSerialize()
+	if err != nil {
+		return err.Error()
+	}
+	return text
+}
+
+// tamperedBy is a token that p signed for another person.
+func tamperedBy(p *issuer) func(payload []byte) string {
+	return func(payload []byte) string {
+		good, err := signed(p.keys[0], payload)
+		if err != nil {
+			return err.Error()
+		}
+		parts := strings.Split(good, ".")
+		parts[1] = base64.RawURLEncoding.EncodeToString([]byte(strings.Replace(string(payload), `"sub":"42"`, `"sub":"43"`, 1)))
+		return strings.Join(parts, ".")
+	}
 }
 
 // withSecret is a token that the client's own secret signs.
@@ -349,6 +487,207 @@ func TestSignInsAreOfTheirBrowser(t *testing.T) {
 	})
 }
 
+// A state is spent once, by whichever replica and however many ask at a time.
+func TestStatesAreSpentOnAllReplicas(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, d *db.DB) {
+		w, p := organisation(t, d)
+		other := newWorld(t, d, func(o *access.Options) {
+			o.OIDC = &access.OIDC{Issuer: p.srv.URL, ClientID: clientID, ClientSecret: secret, RoleClaim: "groups", Roles: map[string]access.Role{"Cache admins": access.Owner}, Client: p.srv.Client()}
+		})
+		cookie, location := w.begin()
+		code, state := p.authorize(location)
+		const each = 3
+		type result struct {
+			a   *access.Account
+			err error
+		}
+		results := make(chan result, 2*each)
+		var wg sync.WaitGroup
+		for range each {
+			for _, replica := range []*world{w, other} {
+				wg.Go(func() {
+					a, _, err := replica.back(cookie, url.Values{"code": {code}, "state": {state}})
+					results <- result{a, err}
+				})
+			}
+		}
+		wg.Wait()
+		close(results)
+		good := 0
+		for r := range results {
+			switch {
+			case r.err == nil && r.a != nil:
+				good++
+			case r.a != nil || status(r.err) != 401:
+				t.Errorf("got %+v, %v, want 401", r.a, r.err)
+			}
+		}
+		if good != 1 {
+			t.Errorf("%d of %d came in by one state", good, 2*each)
+		}
+	})
+}
+
+// The cookie is good for ten minutes and one callback. Its verifier is not in
+// the address that the browser is sent to.
+func TestTheSignInCookie(t *testing.T) {
+	t.Parallel()
+	w, p := organisation(t, dbtest.SQLite(t))
+	cookie, location := w.begin()
+	parts := strings.Split(cookie.Value, ".")
+	if len(parts) != 3 || cookie.MaxAge != 600 || !strings.HasPrefix(cookie.Name, "__Host-") || cookie.Path != "/" || cookie.Domain != "" {
+		t.Fatalf("the cookie is %+v", cookie)
+	}
+	if verifier := parts[2]; len(verifier) < 43 || strings.Contains(location, verifier) || strings.Contains(location, secret) {
+		t.Errorf("the verifier, or the client's secret, is in %s", location)
+	}
+	again, _ := w.begin()
+	for i, part := range strings.Split(again.Value, ".") {
+		if part == parts[i] {
+			t.Errorf("part %d of two cookies is the same", i)
+		}
+	}
+	code, state := p.authorize(location)
+	r := httptest.NewRequest("GET", base+"/sign-in/callback?"+url.Values{"code": {code}, "state": {state}}.Encode(), nil)
+	r.AddCookie(cookie)
+	rec := httptest.NewRecorder()
+	if _, _, err := w.OIDCCallback(rec, r, base); err != nil {
+		t.Fatal(err)
+	}
+	if cs := rec.Result().Cookies(); len(cs) != 1 || cs[0].Name != cookie.Name || cs[0].MaxAge >= 0 || cs[0].Value != "" {
+		t.Errorf("the callback leaves the cookies %+v", cs)
+	}
+}
+
+// What the provider says when it refuses is for the log, in full; the person
+// reads that it refused. The state is spent.
+func TestTheProviderRefuses(t *testing.T) {
+	t.Parallel()
+	w, p := organisation(t, dbtest.SQLite(t))
+	cookie, location := w.begin()
+	code, state := p.authorize(location)
+	_, _, err := w.back(cookie, url.Values{"error": {"access_denied"}, "error_description": {"<b>AADSTS50105</b>"}, "state": {state}})
+	if status(err) != 401 || err.Error() != "The organisation's sign-in refused." {
+		t.Errorf("got %v", err)
+	}
+	if text := whole(err); !strings.Contains(text, "access_denied") || !strings.Contains(text, "AADSTS50105") {
+		t.Errorf("the log learns only %q", text)
+	}
+	if a, _, err := w.back(cookie, url.Values{"code": {code}, "state": {state}}); a != nil || status(err) != 401 {
+		t.Errorf("the same state after that: got %+v, %v", a, err)
+	}
+}
+
+// A replica that never saw the old key does not take it; one that did learns
+// new ones by itself, while the provider publishes both.
+func TestKeysOfProvidersOverlap(t *testing.T) {
+	t.Parallel()
+	w, p := organisation(t, dbtest.SQLite(t))
+	if _, _, err := w.through(p); err != nil {
+		t.Fatal(err)
+	}
+	var old *ecdsa.PrivateKey
+	p.with(func() {
+		old = p.keys[0]
+		p.rotate()
+		p.keys = []*ecdsa.PrivateKey{old, p.keys[0]}
+	})
+	if _, _, err := w.through(p); err != nil {
+		t.Errorf("signed by the new one of two keys: %v", err)
+	}
+	p.with(func() { p.keys = []*ecdsa.PrivateKey{p.keys[1], old} })
+	if _, _, err := w.through(p); err != nil {
+		t.Errorf("signed by the old one of two keys: %v", err)
+	}
+	p.with(func() {
+		p.rotate()
+		p.sign = func(b []byte) string { s, _ := signed(old, b); return s }
+	})
+	late := newWorld(t, w.d, func(o *access.Options) {
+		o.OIDC = &access.OIDC{Issuer: p.srv.URL, ClientID: clientID, ClientSecret: secret, RoleClaim: "groups", Roles: map[string]access.Role{"Cache admins": access.Owner}, Client: p.srv.Client()}
+	})
+	if a, _, err := late.through(p); a != nil || status(err) != 401 {
+		t.Errorf("signed by a key that was withdrawn: got %+v, %v, want 401", a, err)
+	}
+}
+
+// Whatever part of the provider fails, and however, the person reads a sentence
+// without the provider's insides, and nobody comes in.
+func TestProvidersFail(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		path string
+		with http.HandlerFunc
+	}{
+		"the discovery is of another issuer": {"/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprint(w, `{"issuer":"https://db01.example","authorization_endpoint":"x","token_endpoint":"x","jwks_uri":"x"}`)
+		}},
+		"the discovery is no JSON": {"/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "<html>db01.example") }},
+		"the discovery is cut":     {"/.well-known/openid-configuration", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
+		"the discovery fails":      {"/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "db01.example is down", 503) }},
+		"the tokens are cut":       {"/token", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
+		"the tokens fail":          {"/token", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "db01.example is down", 500) }},
+		"the tokens are no JSON":   {"/token", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "<html>db01.example") }},
+		"the keys are cut":         {"/keys", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
+		"the keys fail":            {"/keys", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "db01.example is down", 500) }},
+		"the keys are none":        {"/keys", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `{"keys":[]}`) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, p := organisation(t, dbtest.SQLite(t))
+			p.with(func() { p.instead, p.insteadAt = c.with, c.path })
+			rec := httptest.NewRecorder()
+			err := w.OIDCStart(rec, httptest.NewRequest("GET", base, nil), base)
+			if begun := c.path != "/.well-known/openid-configuration"; begun {
+				if err != nil {
+					t.Fatal(err)
+				}
+				code, state := p.authorize(rec.Header().Get("Location"))
+				var session *http.Cookie
+				if _, session, err = w.back(rec.Result().Cookies()[0], url.Values{"code": {code}, "state": {state}}); session != nil {
+					t.Error("somebody came in")
+				}
+			} else if rec.Code == http.StatusFound || len(rec.Result().Cookies()) != 0 || status(err) != http.StatusBadGateway {
+				t.Errorf("sent to %q, %v; want 502", rec.Header().Get("Location"), err)
+			}
+			if s := status(err); s != 401 && s != 502 {
+				t.Fatalf("got %v", err)
+			}
+			for _, inside := range []string{"db01", "127.0.0.1", "oidc", "oauth2", "EOF", secret} {
+				if strings.Contains(err.Error(), inside) {
+					t.Errorf("the person reads %q", err)
+				}
+			}
+			if text := whole(err); strings.Contains(text, secret) || strings.Count(text, ";") < 2 {
+				t.Errorf("the log learns %q, expected a cause without the secret", text)
+			}
+			p.with(func() { p.instead = nil })
+			if _, _, err := w.through(p); err != nil {
+				t.Errorf("when it is well again: %v", err)
+			}
+		})
+	}
+}
+
+// A control plane with a wrong secret comes to nothing, and the person does not
+// read it, although this provider repeats it.
+func TestAWrongClientSecret(t *testing.T) {
+	t.Parallel()
+	p := newIssuer(t)
+	w := newWorld(t, dbtest.SQLite(t), func(o *access.Options) {
+		o.OIDC = &access.OIDC{Issuer: p.srv.URL, ClientID: clientID, ClientSecret: "mistyped-secret", RoleClaim: "groups", Roles: map[string]access.Role{"Cache admins": access.Owner}, Client: p.srv.Client()}
+	})
+	a, session, err := w.through(p)
+	if a != nil || session != nil || status(err) != 401 || strings.Contains(err.Error(), "mistyped") || strings.Contains(err.Error(), "invalid_client") {
+		t.Errorf("got %+v, %v", a, err)
+	}
+	if text := whole(err); !strings.Contains(text, "invalid_client") {
+		t.Errorf("the log learns only %q", text)
+	}
+}
+
 func TestTheProviderIsAway(t *testing.T) {
 	t.Parallel()
 	w, p := organisation(t, dbtest.SQLite(t))
@@ -364,6 +703,13 @@ func TestTheProviderIsAway(t *testing.T) {
 	p.with(func() { p.away = false })
 	if _, _, err := w.through(p); err != nil {
 		t.Errorf("when it is back: %v", err)
+	}
+	gone, q := organisation(t, dbtest.SQLite(t))
+	cookie, location := gone.begin()
+	code, state := q.authorize(location)
+	q.srv.Close()
+	if a, session, err := gone.back(cookie, url.Values{"code": {code}, "state": {state}}); a != nil || session != nil || status(err) < 400 || strings.Contains(err.Error(), "127.0.0.1") {
+		t.Errorf("nobody listens any more: got %+v, %v", a, err)
 	}
 	if none := newWorld(t, dbtest.SQLite(t)); none.HasOIDC() || status(none.OIDCStart(httptest.NewRecorder(), httptest.NewRequest("GET", base, nil), base)) != 404 {
 		t.Error("without a provider there is one")

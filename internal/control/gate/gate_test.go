@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -14,8 +15,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"log"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -53,6 +59,18 @@ type world struct {
 	now   time.Time        // guarded by mu
 	taken []fleet.Delivery // guarded by mu
 	of    []string         // whose; guarded by mu
+	noted []string         // what was audited; guarded by mu
+	mute  error            // what auditing fails with; guarded by mu
+}
+
+// Audit notes what happened.
+func (w *world) Audit(_ context.Context, _ db.Queryer, _ *http.Request, actor *access.Principal, action, target string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.mute == nil {
+		w.noted = append(w.noted, strings.Join([]string{actor.ID, action, target}, " "))
+	}
+	return w.mute
 }
 
 func (w *world) clock() time.Time {
@@ -127,7 +145,7 @@ func (w *world) gate(d *db.DB) *route.Table {
 			}
 			return nil
 		},
-		Audit: func(context.Context, db.Queryer, *http.Request, *access.Principal, string, string) error { return nil },
+		Audit: w.Audit,
 	})
 	w.g = g
 	table, err := route.New(nil, func(r *http.Request) (*http.Request, error) {
@@ -141,6 +159,19 @@ func (w *world) gate(d *db.DB) *route.Table {
 		w.t.Fatal(err)
 	}
 	return table
+}
+
+// replica is another control plane on the same database. What the others do it
+// learns when it looks.
+func (w *world) replica() *world {
+	w.t.Helper()
+	r, err := roster.Open(w.t.Context(), w.d, mustKey(w.t), nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	other := &world{t: w.t, d: w.d, r: r, a: w.a, now: w.clock()}
+	other.table = other.gate(w.d)
+	return other
 }
 
 // machine is what would be a node.
@@ -191,6 +222,10 @@ func (w *world) ask(m *machine, method, path string, body any, fields ...string)
 	}
 	for _, f := range fields {
 		k, v, _ := strings.Cut(f, ": ")
+		if k == "from" {
+			r.RemoteAddr = v
+			continue
+		}
 		r.Header.Set(k, v)
 	}
 	rec := httptest.NewRecorder()
@@ -332,6 +367,230 @@ func TestRegistration(t *testing.T) {
 	})
 }
 
+// A registration and the audit's word of it are one: without the other, neither
+// is there, and the key is as good as before.
+func TestRegistrationsAreAudited(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, d *db.DB) {
+		w := newWorld(t, d)
+		m := newMachine(t)
+		good := w.proof(m, nodeID)
+		w.mu.Lock()
+		w.mute = errors.New("db01.example: the audit is full")
+		w.mu.Unlock()
+		if rec := w.ask(nil, "POST", fleet.PathRegister, good); rec.Code != 500 || strings.Contains(rec.Body.String(), "db01") {
+			t.Errorf("without the audit: %d %s", rec.Code, rec.Body)
+		}
+		if ids, err := w.r.Identities(t.Context(), d, nodeID); err != nil || len(ids) != 0 {
+			t.Errorf("%d identities were written down, %v", len(ids), err)
+		}
+		w.mu.Lock()
+		w.mute = nil
+		w.mu.Unlock()
+		if id := m.identity(t, w.ask(nil, "POST", fleet.PathRegister, good)); id.Line != 1 {
+			t.Errorf("the line is %d", id.Line)
+		}
+		want := nodeID + " node.register /subscriptions/s/resourceGroups/g/providers/Microsoft.ConnectedCache/enterpriseMccCustomers/c/enterpriseMccCacheNodes/a"
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if len(w.noted) != 1 || w.noted[0] != want {
+			t.Errorf("noted was %q, want %q", w.noted, want)
+		}
+	})
+}
+
+// A lost answer is asked for again for an hour, by whoever has the key of the
+// request; what a person did in between counts.
+func TestAskingAgain(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, d *db.DB) {
+		w := newWorld(t, d)
+		m := newMachine(t)
+		good := w.proof(m, nodeID)
+		first := m.identity(t, w.ask(nil, "POST", fleet.PathRegister, good))
+		w.pass(roster.Again - time.Minute)
+		again := m.identity(t, w.ask(nil, "POST", fleet.PathRegister, good))
+		if again.Line != first.Line || again.Certificate == first.Certificate {
+			t.Errorf("the line is %d, as before %d; the certificate must be another", again.Line, first.Line)
+		}
+		if rec := w.report(m); rec.Code != 200 {
+			t.Errorf("its report: %d %s", rec.Code, rec.Body)
+		}
+		if err := w.r.Revoke(t.Context(), d, nodeID, "stolen", w.clock()); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.r.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if rec := w.ask(nil, "POST", fleet.PathRegister, good); rec.Code == 200 {
+			m.identity(t, rec)
+		}
+		for what, rec := range map[string]*httptest.ResponseRecorder{"reports": w.report(m), "renews": w.renew(m)} {
+			if rec.Code != 403 || code(rec) != "IdentityRevoked" {
+				t.Errorf("revoked within the hour, it %s: %d %s", what, rec.Code, rec.Body)
+			}
+		}
+		w.pass(2 * time.Minute)
+		if rec := w.ask(nil, "POST", fleet.PathRegister, good); rec.Code != 403 || code(rec) != "RegistrationKeyUsed" {
+			t.Errorf("after the hour: %d %s", rec.Code, rec.Body)
+		}
+		// Several machines with one key at the same time: it is good once.
+		machines := []*machine{newMachine(t), newMachine(t), newMachine(t), newMachine(t)}
+		good = w.proof(m, nodeID)
+		recs := make([]*httptest.ResponseRecorder, len(machines))
+		var wg sync.WaitGroup
+		for i, m := range machines {
+			req := good
+			req.CSR = m.csr
+			wg.Go(func() { recs[i] = w.ask(nil, "POST", fleet.PathRegister, req) })
+		}
+		wg.Wait()
+		taken := 0
+		for _, rec := range recs {
+			if rec.Code == 200 {
+				taken++
+			} else if rec.Code != 403 || code(rec) != "RegistrationKeyUsed" {
+				t.Errorf("at the same time: %d %s", rec.Code, rec.Body)
+			}
+		}
+		if taken != 1 {
+			t.Errorf("%d machines registered with one key", taken)
+		}
+	})
+}
+
+// requestOf makes a PKCS#10 request as a broken or mean machine does.
+func requestOf(t *testing.T, key crypto.Signer, kind string, spoil bool) string {
+	t.Helper()
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if spoil {
+		der[len(der)-1] ^= 1 // of the signature
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+}
+
+// What is no registration or renewal is refused in words, by its field, and
+// costs neither the key nor the identity.
+func TestGarbage(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, d *db.DB) {
+		w := newWorld(t, d)
+		m := newMachine(t)
+		good := w.proof(m, nodeID)
+		ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		odd, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		type refused struct {
+			body         any
+			want         int
+			code, target string
+		}
+		bodies := map[string]refused{
+			"nothing":       {"", 400, "InvalidRequestContent", ""},
+			"null":          {"null", 400, "ProtocolTooOld", "protocol"},
+			"a list":        {"[]", 400, "InvalidRequestContent", ""},
+			"a word":        {`"x"`, 400, "InvalidRequestContent", ""},
+			"no JSON":       {"\x00\xff{", 400, "InvalidRequestContent", ""},
+			"half":          {`{"protocol":1,"csr":"`, 400, "InvalidRequestContent", ""},
+			"two":           {"{}{}", 400, "InvalidRequestContent", ""},
+			"a wrong type":  {`{"protocol":"1"}`, 400, "InvalidRequestContent", "protocol"},
+			"a list of csr": {`{"protocol":1,"csr":["x"]}`, 400, "InvalidRequestContent", "csr"},
+			"much":          {`{"csr":"` + strings.Repeat("x", route.MaxBody) + `"}`, 413, "RequestBodyTooLarge", ""},
+		}
+		requests := map[string]string{
+			"none":                    "",
+			"no PEM":                  "MIIB",
+			"PEM of nothing":          "-----BEGIN CERTIFICATE REQUEST-----\n-----END CERTIFICATE REQUEST-----\n",
+			"another kind":            requestOf(t, ec, "PRIVATE KEY", false),
+			"not signed by its key":   requestOf(t, ec, "CERTIFICATE REQUEST", true),
+			"of another kind of key":  requestOf(t, odd, "CERTIFICATE REQUEST", false),
+			"longer than any request": requestOf(t, ec, "CERTIFICATE REQUEST", false) + strings.Repeat("\n", 100_000),
+		}
+		check := func(m *machine, path string, all map[string]refused) {
+			t.Helper()
+			for name, c := range all {
+				rec := w.ask(m, "POST", path, c.body)
+				var e route.Envelope
+				if err := json.Unmarshal(rec.Body.Bytes(), &e); err != nil || rec.Code != c.want || e.Error.Code != c.code || e.Error.Target != c.target || e.Error.Message == "" {
+					t.Errorf("%s, %s: %d %s, want %d %s %q", path, name, rec.Code, rec.Body, c.want, c.code, c.target)
+				}
+				if strings.Contains(rec.Body.String(), good.RegistrationKey) || strings.Contains(rec.Body.String(), good.CustomerKey) {
+					t.Errorf("%s, %s: the answer has a key: %s", path, name, rec.Body)
+				}
+			}
+		}
+		registrations, renewals := map[string]refused{}, map[string]refused{}
+		for name, csr := range requests {
+			req := good
+			req.CSR = csr
+			registrations[name] = refused{req, 400, "InvalidParameter", "csr"}
+			renewals[name] = refused{fleet.Renewal{Protocol: fleet.Protocol, CSR: csr}, 400, "InvalidParameter", "csr"}
+		}
+		check(nil, fleet.PathRegister, bodies)
+		check(nil, fleet.PathRegister, registrations)
+		if id := m.identity(t, w.ask(nil, "POST", fleet.PathRegister, good)); id.Line != 1 {
+			t.Errorf("after all that the line is %d", id.Line)
+		}
+		check(m, fleet.PathRenew, bodies)
+		check(m, fleet.PathRenew, renewals)
+		before := m.certs[0].SerialNumber
+		m.identity(t, w.renew(m))
+		if m.certs[0].SerialNumber.Cmp(before) == 0 {
+			t.Error("the renewed identity is the old one")
+		}
+		if ids, err := w.r.Identities(t.Context(), d, nodeID); err != nil || len(ids) != 2 {
+			t.Errorf("%d identities were written down, %v", len(ids), err)
+		}
+	})
+}
+
+// from posts to path from an address.
+func (w *world) from(addr string, m *machine, path string, body any) *httptest.ResponseRecorder {
+	w.t.Helper()
+	return w.ask(m, "POST", path, body, "from: "+addr)
+}
+
+// The failures of one address keep no other from registering; while it waits it
+// may not register with a good key either, and is told until when.
+func TestFailuresAreOfTheirAddress(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, dbtest.SQLite(t))
+	m := newMachine(t)
+	good := w.proof(m, nodeID)
+	wrong := good
+	wrong.CustomerKey = "wrong"
+	const bad, fine = "198.51.100.1:1", "198.51.100.2:1"
+	for i := range triesAtOnce {
+		body := any(wrong)
+		if i%2 == 0 {
+			body = "{" // what is no registration counts as well
+		}
+		if rec := w.from(bad, nil, fleet.PathRegister, body); rec.Code != 403 && rec.Code != 400 {
+			t.Fatalf("%d %s", rec.Code, rec.Body)
+		}
+	}
+	rec := w.from(bad, nil, fleet.PathRegister, good)
+	after, err := strconv.Atoi(rec.Header().Get("Retry-After"))
+	if rec.Code != 429 || code(rec) != "TooManyRequests" || err != nil || after < 1 {
+		t.Errorf("the right key after %d failures: %d %v %s", triesAtOnce, rec.Code, rec.Header(), rec.Body)
+	}
+	if id := m.identity(t, w.from(fine, nil, fleet.PathRegister, good)); id.Line != 1 {
+		t.Errorf("elsewhere: the line is %d", id.Line)
+	}
+	w.pass(time.Duration(after) * time.Second)
+	if rec := w.from(bad, nil, fleet.PathRegister, good); rec.Code != 200 {
+		t.Errorf("when it has waited: %d %s", rec.Code, rec.Body)
+	}
+}
+
 // Whoever fails in a loop waits; whoever succeeds does not, however many are
 // behind one address.
 func TestFailuresAreCounted(t *testing.T) {
@@ -420,6 +679,392 @@ func TestRenewal(t *testing.T) {
 			}
 		}
 	})
+}
+
+// An identity renews by itself until 180 days after its end; after that once, if
+// a person said so after it had ended.
+func TestHowLongIdentitiesRenew(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		after    time.Duration // its end
+		approved time.Duration // likewise; 0: never
+		want     string        // "": renewed
+	}{
+		"fresh":                   {time.Minute - authority.NodeLife, 0, ""},
+		"about to end":            {-time.Minute, 0, ""},
+		"ended":                   {time.Minute, 0, ""},
+		"ended in spring":         {authority.RenewLimit - time.Minute, 0, ""},
+		"too long ago":            {authority.RenewLimit + time.Minute, 0, "IdentityTooOld"},
+		"years ago":               {5 * 365 * 24 * time.Hour, 0, "IdentityTooOld"},
+		"approved":                {authority.RenewLimit + time.Hour, authority.RenewLimit + time.Minute, ""},
+		"approved before its end": {authority.RenewLimit + time.Hour, -time.Minute, "IdentityTooOld"},
+		"long before it begins":   {-authority.NodeLife - 26*time.Hour, 0, "IdentityUnknown"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, dbtest.SQLite(t))
+			m := newMachine(t)
+			w.register(m, nodeID)
+			end := m.certs[0].NotAfter
+			if c.approved != 0 {
+				if err := w.r.Approve(t.Context(), w.d, nodeID, end.Add(c.approved)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.pass(end.Add(c.after).Sub(w.clock()))
+			old := *m
+			rec := w.renew(m)
+			if c.want != "" {
+				if rec.Code < 400 || code(rec) != c.want {
+					t.Errorf("%d %s, want %s", rec.Code, rec.Body, c.want)
+				}
+				return
+			}
+			if id := m.identity(t, rec); id.Line != 1 || id.CacheNodeID != nodeID {
+				t.Errorf("got %+v", id)
+			}
+			// The answer may be lost: it is asked for again until it was used.
+			m.identity(t, w.renew(&old))
+			if rec := w.report(m); rec.Code != 200 {
+				t.Errorf("it reports: %d %s", rec.Code, rec.Body)
+			}
+			if rec := w.renew(&old); rec.Code != 403 || code(rec) != "IdentityCopied" {
+				t.Errorf("the one before: %d %s", rec.Code, rec.Body)
+			}
+			if c.approved == 0 {
+				return
+			}
+			// The approval was for that one.
+			w.pass(m.certs[0].NotAfter.Add(authority.RenewLimit + time.Minute).Sub(w.clock()))
+			if rec := w.renew(m); rec.Code != 403 || code(rec) != "IdentityTooOld" {
+				t.Errorf("the next time: %d %s", rec.Code, rec.Body)
+			}
+		})
+	}
+}
+
+// A replica that has not heard yet of what another did renews nothing that is no
+// longer good: it asks the database.
+func TestRenewalAsksTheDatabase(t *testing.T) {
+	t.Parallel()
+	for name, do := range map[string]func(w *world){
+		"enrolled again": func(w *world) { w.register(newMachine(w.t), nodeID) },
+		"revoked": func(w *world) {
+			if err := w.r.Revoke(w.t.Context(), w.d, nodeID, "stolen", w.clock()); err != nil {
+				w.t.Fatal(err)
+			}
+		},
+		"deleted": func(w *world) {
+			err := w.d.Tx(w.t.Context(), func(tx *sql.Tx) error {
+				n, err := w.r.Node(w.t.Context(), tx, nodeID)
+				if err != nil {
+					return err
+				}
+				return w.r.DeleteNode(w.t.Context(), tx, n, w.clock())
+			})
+			if err != nil {
+				w.t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dbtest.Each(t, func(t *testing.T, d *db.DB) {
+				w := newWorld(t, d)
+				m := newMachine(t)
+				w.register(m, nodeID)
+				other := w.replica()
+				if rec := other.report(m); rec.Code != 200 {
+					t.Fatalf("%d %s", rec.Code, rec.Body)
+				}
+				do(w)
+				if rec := other.renew(m); rec.Code != 403 || code(rec) != "IdentityRevoked" {
+					t.Errorf("it renews: %d %s", rec.Code, rec.Body)
+				}
+				if err := other.r.Refresh(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if rec := other.report(m); rec.Code != 403 || code(rec) != "IdentityRevoked" {
+					t.Errorf("it reports when the replica knows: %d %s", rec.Code, rec.Body)
+				}
+			})
+		})
+	}
+}
+
+// A replica takes nodes, and lines, that it has not heard of yet.
+func TestReplicasLearnFromIdentities(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, d *db.DB) {
+		w := newWorld(t, d)
+		other := w.replica()
+		for line := int64(1); line <= 2; line++ {
+			m := newMachine(t)
+			if id := w.register(m, nodeID); id.Line != line {
+				t.Fatalf("the line is %d", id.Line)
+			}
+			if rec := other.report(m); rec.Code != 200 {
+				t.Errorf("line %d: %d %s", line, rec.Code, rec.Body)
+			}
+		}
+	})
+}
+
+// overTLS is a client with an identity, as a node is one, that talks to srv.
+func overTLS(t *testing.T, srv *httptest.Server, key crypto.PrivateKey, chain ...*x509.Certificate) func(method, path string, body any) (int, string, error) {
+	t.Helper()
+	tr := srv.Client().Transport.(*http.Transport).Clone()
+	if len(chain) > 0 {
+		pair := tls.Certificate{PrivateKey: key}
+		for _, c := range chain {
+			pair.Certificate = append(pair.Certificate, c.Raw)
+		}
+		// Whatever the server asks for: it takes ones of authorities it does not name.
+		tr.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
+	}
+	t.Cleanup(tr.CloseIdleConnections)
+	client := &http.Client{Transport: tr}
+	return func(method, path string, body any) (int, string, error) {
+		t.Helper()
+		text, ok := body.(string)
+		if !ok {
+			b, err := json.Marshal(body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = string(b)
+		}
+		req, err := http.NewRequestWithContext(t.Context(), method, srv.URL+path, strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return 0, "", err
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		return resp.StatusCode, string(b), err
+	}
+}
+
+// Over TLS: who a node is, is what its connection proves, and nothing that it
+// says.
+func TestNodesAreTheirConnections(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, d *db.DB) {
+		w := newWorld(t, d)
+		srv := httptest.NewUnstartedServer(w.table)
+		srv.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+		srv.Config.ErrorLog = log.New(io.Discard, "", 0) // of the handshakes that fail
+		srv.StartTLS()
+		t.Cleanup(srv.Close)
+		stranger := overTLS(t, srv, nil)
+		a, aKey := newKeyed(t)
+		b, bKey := newKeyed(t)
+		for m, node := range map[*machine]string{a: nodeID, b: otherID} {
+			status, body, err := stranger("POST", fleet.PathRegister, w.proof(m, node))
+			if err != nil || status != 200 {
+				t.Fatalf("%d %s, %v", status, body, err)
+			}
+			rec := httptest.NewRecorder()
+			rec.WriteString(body)
+			if id := m.identity(t, rec); id.CacheNodeID != node {
+				t.Errorf("got %+v", id)
+			}
+		}
+		report := fleet.Delivery{Protocol: fleet.Protocol, Instance: "i"}
+		asA, asB := overTLS(t, srv, aKey, a.certs...), overTLS(t, srv, bKey, b.certs...)
+		for _, ask := range []func(string, string, any) (int, string, error){asA, asB} {
+			if status, body, err := ask("POST", fleet.PathReports, report); err != nil || status != 200 {
+				t.Errorf("a report: %d %s, %v", status, body, err)
+			}
+		}
+		// A body, or a query, that names the other node changes nothing.
+		if status, body, err := asB("POST", fleet.PathReports+"?node="+nodeID, `{"protocol":1,"instance":"i","node":"`+nodeID+`","cacheNodeId":"`+nodeID+`"}`); err != nil || status != 200 {
+			t.Errorf("a report: %d %s, %v", status, body, err)
+		}
+		w.drive(true) // of the first node
+		if status, body, err := asA("GET", fleet.PathDesired, ""); err != nil || status != 200 || !strings.Contains(body, nodeID) {
+			t.Errorf("its document: %d %s, %v", status, body, err)
+		}
+		if status, body, err := asB("GET", fleet.PathDesired+"?node="+nodeID, ""); err != nil || status != 204 || body != "" {
+			t.Errorf("the other node gets %d %s, %v", status, body, err)
+		}
+		// The other's certificate is no secret. Without its key, it opens nothing; and
+		// behind the own one, it is not looked at.
+		if status, body, err := overTLS(t, srv, bKey, a.certs...)("POST", fleet.PathReports, report); err == nil {
+			t.Errorf("with the other's certificate: %d %s", status, body)
+		}
+		if status, body, err := overTLS(t, srv, bKey, b.certs[0], a.certs[0])("POST", fleet.PathReports, report); err != nil || status != 200 {
+			t.Errorf("with the other's behind its own: %d %s, %v", status, body, err)
+		}
+		server, err := w.a.Authority().IssueServer(bKey.Public(), []string{fleet.ServerName}, 0, w.clock())
+		if err == nil {
+			t.Errorf("a certificate without a life: %v", server.NotAfter)
+		}
+		if server, err = w.a.Authority().IssueServer(bKey.Public(), []string{fleet.ServerName}, time.Hour, w.clock()); err != nil {
+			t.Fatal(err)
+		}
+		for what, ask := range map[string]func(string, string, any) (int, string, error){
+			"nobody": stranger, "the control plane's own": overTLS(t, srv, bKey, server.Chain...), "self-signed": overTLS(t, srv, bKey, selfSigned(t, bKey)),
+		} {
+			for _, path := range []string{fleet.PathReports, fleet.PathRenew} {
+				status, body, err := ask("POST", path, report)
+				if err != nil || status != 401 || !strings.Contains(body, `"code":"AuthenticationFailed"`) && !strings.Contains(body, `"code":"IdentityUnknown"`) {
+					t.Errorf("%s at %s: %d %s, %v", what, path, status, body, err)
+				}
+			}
+		}
+		// It was off for months, and comes with a new key.
+		w.pass(authority.NodeLife + 100*24*time.Hour)
+		if status, body, err := asA("POST", fleet.PathReports, report); err != nil || status != 401 || !strings.Contains(body, "IdentityExpired") {
+			t.Errorf("an expired one reports: %d %s, %v", status, body, err)
+		}
+		next, nextKey := newKeyed(t)
+		status, body, err := asA("POST", fleet.PathRenew, fleet.Renewal{Protocol: fleet.Protocol, CSR: next.csr})
+		if err != nil || status != 200 {
+			t.Fatalf("an expired one renews: %d %s, %v", status, body, err)
+		}
+		rec := httptest.NewRecorder()
+		rec.WriteString(body)
+		next.identity(t, rec)
+		if status, body, err := overTLS(t, srv, nextKey, next.certs...)("POST", fleet.PathReports, report); err != nil || status != 200 {
+			t.Errorf("with the new key: %d %s, %v", status, body, err)
+		}
+		if status, body, err := asA("POST", fleet.PathRenew, fleet.Renewal{Protocol: fleet.Protocol, CSR: a.csr}); err != nil || status != 403 || !strings.Contains(body, "IdentityCopied") {
+			t.Errorf("the old one renews again: %d %s, %v", status, body, err)
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if got, want := strings.Join(w.of, " "), strings.Join([]string{nodeID, otherID, otherID, otherID, nodeID}, " "); got != want {
+			t.Errorf("the reports were of %s, want %s", got, want)
+		}
+	})
+}
+
+// selfSigned is what a machine says of itself: that it is the first node.
+func selfSigned(t *testing.T, key crypto.Signer) *x509.Certificate {
+	t.Helper()
+	ca, err := authority.Create("own", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: ca.Certificate().Subject, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		URIs: []*url.URL{{Scheme: "urn", Opaque: "uuid:" + nodeID}, {Scheme: "larder", Opaque: "line:1"}},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// A poll is held until the node's own document changes, or its time is over.
+func TestPollsWait(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, d *db.DB) {
+		w := newWorld(t, d)
+		m, other := newMachine(t), newMachine(t)
+		w.register(m, nodeID)
+		w.register(other, otherID)
+		// held begins a poll, and returns when it is with the gate.
+		held := func(m *machine, query string) <-chan *httptest.ResponseRecorder {
+			arrived, answer := make(chan struct{}), make(chan *httptest.ResponseRecorder, 1)
+			r := httptest.NewRequest("GET", "https://control.example"+fleet.PathDesired+query, nil)
+			r = r.WithContext(&noticing{Context: t.Context(), asked: arrived})
+			r.TLS = &tls.ConnectionState{PeerCertificates: m.certs}
+			rec := httptest.NewRecorder()
+			go func() {
+				w.table.ServeHTTP(rec, r)
+				answer <- rec
+			}()
+			<-arrived
+			return answer
+		}
+		start := time.Now()
+		if rec := <-held(m, "?after=0&wait=0.2"); rec.Code != 204 || rec.Body.Len() != 0 || time.Since(start) < 200*time.Millisecond {
+			t.Errorf("nothing happens: %d %q after %s", rec.Code, rec.Body, time.Since(start))
+		}
+		first, second := held(m, "?after=0&wait=50"), held(other, "?after=0&wait=1")
+		w.drive(true)
+		for _, c := range []struct {
+			what   string
+			answer <-chan *httptest.ResponseRecorder
+			want   int
+			number int64
+		}{
+			{"the one that waits", first, 200, 1},
+			{"one that comes later", held(m, "?after=0&wait=50"), 200, 1},
+			{"one without a number", held(m, "?wait=50"), 200, 1},
+			{"another node", second, 204, 0},
+		} {
+			rec := <-c.answer
+			var doc fleet.Desired
+			if c.number != 0 {
+				if err := json.Unmarshal(rec.Body.Bytes(), &doc); err != nil || doc.Node != nodeID {
+					t.Errorf("%s: %v, %s", c.what, err, rec.Body)
+				}
+			}
+			if rec.Code != c.want || doc.Number != c.number {
+				t.Errorf("%s: %d %s", c.what, rec.Code, rec.Body)
+			}
+		}
+		// What changes and changes back within a moment is one document later.
+		third := held(m, "?after=1&wait=50")
+		w.drive(false)
+		if rec := <-third; rec.Code != 200 || !strings.Contains(rec.Body.String(), `"number":2`) {
+			t.Errorf("the next change: %d %s", rec.Code, rec.Body)
+		}
+		// A change of another kind wakes it for nothing; it goes on waiting.
+		fourth := held(m, "?after=2&wait=50")
+		w.register(newMachine(t), otherID)
+		if err := w.r.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.drive(true)
+		if rec := <-fourth; rec.Code != 200 || !strings.Contains(rec.Body.String(), `"number":3`) {
+			t.Errorf("after a change of another node: %d %s", rec.Code, rec.Body)
+		}
+		// A node that is deleted is told so at once.
+		fifth := held(m, "?after=3&wait=50")
+		err := d.Tx(t.Context(), func(tx *sql.Tx) error {
+			n, err := w.r.Node(t.Context(), tx, nodeID)
+			if err != nil {
+				return err
+			}
+			return w.r.DeleteNode(t.Context(), tx, n, w.clock())
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.r.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if rec := <-fifth; rec.Code != 403 || code(rec) != "IdentityRevoked" {
+			t.Errorf("a deleted node: %d %s", rec.Code, rec.Body)
+		}
+		if spent := time.Since(start); spent > 45*time.Second {
+			t.Errorf("all that took %s: something waited for the end of its time", spent)
+		}
+	})
+}
+
+// noticing is a context that says when somebody first waits for its end.
+type noticing struct {
+	context.Context
+	once  sync.Once
+	asked chan struct{}
+}
+
+func (n *noticing) Done() <-chan struct{} {
+	n.once.Do(func() { close(n.asked) })
+	return n.Context.Done()
 }
 
 func TestDocumentsArePolled(t *testing.T) {
@@ -599,28 +1244,60 @@ func mustKey(t *testing.T) *seal.Key {
 }
 
 // What is sent to register never breaks anything, and is never taken without
-// its keys. The database is not there: what would reach it is refused before,
-// or fails.
+// its keys. The database is closed: what gets that far has a protocol and a
+// request that are good, and fails; the rest is refused before, in words.
 func FuzzRegister(f *testing.F) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		f.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		f.Fatal(err)
+	}
+	whole, err := json.Marshal(fleet.Registration{Protocol: fleet.Protocol, CustomerID: customerID, CacheNodeID: nodeID, CustomerKey: "k", RegistrationKey: "r",
+		CSR: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(whole)
 	f.Add([]byte(`{"protocol":1,"customerId":"c","cacheNodeId":"n","customerKey":"k","registrationKey":"r","csr":"x","system":{"os":"linux"}}`))
 	f.Add([]byte(`{"protocol":0}`))
 	f.Add([]byte(`{"csr":"-----BEGIN CERTIFICATE REQUEST-----\nMAA=\n-----END CERTIFICATE REQUEST-----\n","protocol":1}`))
 	f.Add([]byte(`[]`))
-	gone, err := sql.Open("sqlite", "file:"+f.TempDir()+"/none/none.db?mode=ro")
+	f.Add([]byte(`{"protocol":1} {}`))
+	gone, err := sql.Open("sqlite", "file:"+f.TempDir()+"/none/none.db?mode=ro") // opens nothing yet
 	if err != nil {
 		f.Fatal(err)
 	}
 	gone.Close()
 	g := New(Options{DB: &db.DB{DB: gone}})
+	table, err := route.New(nil, nil, g.Routes()...)
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, body []byte) {
+		r := httptest.NewRequest("POST", "https://control.example"+fleet.PathRegister, bytes.NewReader(body))
+		r.RemoteAddr = "@" // is never told to wait
 		rec := httptest.NewRecorder()
-		err := g.admit(rec, httptest.NewRequest("POST", "https://control.example"+fleet.PathRegister, bytes.NewReader(body)))
-		if err == nil || rec.Body.Len() != 0 {
-			t.Fatalf("taken: %q", body)
+		table.ServeHTTP(rec, r)
+		if rec.Code == 500 {
+			var req fleet.Registration
+			if err := json.Unmarshal(body, &req); err != nil || req.Protocol < fleet.Oldest {
+				t.Fatalf("%q got as far as the database", body)
+			}
+			block, _ := pem.Decode([]byte(req.CSR))
+			if block == nil {
+				t.Fatalf("%q got as far as the database", body)
+			}
+			if _, err := x509.ParseCertificateRequest(block.Bytes); err != nil {
+				t.Fatalf("%q got as far as the database", body)
+			}
+			return
 		}
-		var e *route.Error
-		if errors.As(err, &e) && (e.Status < 400 || e.Status > 499 || e.Message == "") {
-			t.Fatalf("refused with %+v", e)
+		var e route.Envelope
+		if err := json.Unmarshal(rec.Body.Bytes(), &e); err != nil || rec.Code != 400 && rec.Code != 413 || e.Error.Code == "" || e.Error.Message == "" {
+			t.Fatalf("%q: %d %s", body, rec.Code, rec.Body)
 		}
 	})
 }
