@@ -177,7 +177,9 @@ func TestOriginRecordsRequests(t *testing.T) {
 		}
 	}
 	// What was sent is counted when it has left: a client may be faster.
-	Eventually(t, "all three answers to be counted", func() bool { return o.BytesSent("") > labSize+10 })
+	Eventually(t, "all three answers to be counted", func() bool {
+		return o.BytesSent(labPath) == labSize+10 && o.BytesSent("") > labSize+10
+	})
 	reqs := o.Requests()
 	if len(reqs) != 3 {
 		t.Fatalf("%d requests", len(reqs))
