@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
@@ -38,16 +37,20 @@ const stateCookie = "__Host-larder-sign-in"
 // provider is the issuer, found when it is first needed: it may be down when the
 // control plane starts.
 type provider struct {
-	mu sync.Mutex
-	p  *oidc.Provider // guarded by mu
+	turn chan struct{}  // holds one: whoever looks for the issuer
+	p    *oidc.Provider // guarded by turn
 }
 
 func (s *Service) provider(ctx context.Context) (*oidc.Provider, error) {
 	if s.o.OIDC == nil {
 		return nil, refuse(http.StatusNotFound, "NotFound", "No OpenID Connect provider is configured.")
 	}
-	s.oidc.mu.Lock()
-	defer s.oidc.mu.Unlock()
+	select {
+	case s.oidc.turn <- struct{}{}:
+		defer func() { <-s.oidc.turn }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 	if s.oidc.p != nil {
 		return s.oidc.p, nil
 	}
@@ -135,6 +138,9 @@ func (s *Service) OIDCCallback(w http.ResponseWriter, r *http.Request, base stri
 	if subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(parts[1])) != 1 {
 		return nil, nil, no("This sign-in is not the one that was begun in this browser; begin again.", errors.New("another nonce"))
 	}
+	if id.Subject == "" {
+		return nil, nil, no("What the organisation's sign-in says of you cannot be read.", errors.New("no subject"))
+	}
 	claims := map[string]any{}
 	if err := id.Claims(&claims); err != nil {
 		return nil, nil, no("What the organisation's sign-in says of you cannot be read.", err)
@@ -189,7 +195,8 @@ func nameOf(claims map[string]any, subject string) string {
 			return v
 		}
 	}
-	return "user-" + strings.ToLower(base64.RawURLEncoding.EncodeToString([]byte(subject)))[:min(12, len(subject))]
+	sum := sha256.Sum256([]byte(subject))
+	return fmt.Sprintf("user-%x", sum[:8])
 }
 
 // provided returns the account of a provider's subject, with the role it has by

@@ -355,14 +355,14 @@ func TestProvidersTakeNoAccountOver(t *testing.T) {
 	t.Parallel()
 	dbtest.Each(t, func(t *testing.T, d *db.DB) {
 		w, p := organisation(t, d)
-		u := w.user("Ada", access.Reader)
+		u := w.user("ada", access.Reader)
 		if a, session, err := w.through(p); a != nil || session != nil || status(err) != 409 {
 			t.Errorf("a local account's name: got %+v, %v, want 409", a, err)
 		}
 		if now, err := w.User(t.Context(), d, u.ID); err != nil || now.Role != access.Reader || now.Provider {
 			t.Errorf("the local account is %+v, %v", now, err)
 		}
-		if _, err := w.login("Ada", password, "", "192.0.2.1"); err != nil {
+		if _, err := w.login("ada", password, "", "192.0.2.1"); err != nil {
 			t.Errorf("its password: %v", err)
 		}
 		p.with(func() { p.claims["preferred_username"] = "grace" })
@@ -626,13 +626,15 @@ func TestProvidersFail(t *testing.T) {
 		}},
 		"the discovery is no JSON": {"/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "<html>db01.example") }},
 		"the discovery is cut":     {"/.well-known/openid-configuration", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
-		"the discovery fails":      {"/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "db01.example is down", 503) }},
-		"the tokens are cut":       {"/token", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
-		"the tokens fail":          {"/token", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "db01.example is down", 500) }},
-		"the tokens are no JSON":   {"/token", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "<html>db01.example") }},
-		"the keys are cut":         {"/keys", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
-		"the keys fail":            {"/keys", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "db01.example is down", 500) }},
-		"the keys are none":        {"/keys", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `{"keys":[]}`) }},
+		"the discovery fails": {"/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
+			http.Error(w, "db01.example is down", http.StatusServiceUnavailable)
+		}},
+		"the tokens are cut":     {"/token", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
+		"the tokens fail":        {"/token", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "db01.example is down", 500) }},
+		"the tokens are no JSON": {"/token", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "<html>db01.example") }},
+		"the keys are cut":       {"/keys", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
+		"the keys fail":          {"/keys", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "db01.example is down", 500) }},
+		"the keys are none":      {"/keys", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `{"keys":[]}`) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -75,7 +75,7 @@ func New(o Options) *Service {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{d: o.DB, o: o, now: o.Now, log: o.Log, known: cache{m: map[[32]byte]cached{}}, hash: make(chan struct{}, hashers)}
+	return &Service{d: o.DB, o: o, now: o.Now, log: o.Log, known: cache{m: map[[32]byte]cached{}}, hash: make(chan struct{}, hashers), oidc: provider{turn: make(chan struct{}, 1)}}
 }
 
 // Prefixes say what a secret is, so that people and scanners recognise one that

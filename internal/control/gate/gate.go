@@ -297,11 +297,15 @@ func (g *Gate) desired(w http.ResponseWriter, r *http.Request) error {
 	wait = min(wait, maxWait)
 	ctx, cancel := context.WithTimeout(r.Context(), wait)
 	defer cancel()
+	line := int64(0)
 	for {
 		changed := g.o.Roster.Changed()
 		m, ok := g.o.Roster.Now().Member(node)
+		if line == 0 {
+			line = m.Line
+		}
 		switch {
-		case !ok:
+		case !ok || m.Revoked || m.Line != line:
 			return revoked()
 		case m.Desired > after:
 			d, err := g.o.Roster.Document(r.Context(), node)
@@ -310,7 +314,7 @@ func (g *Gate) desired(w http.ResponseWriter, r *http.Request) error {
 			}
 			return route.JSON(w, http.StatusOK, d)
 		}
-		if g.park(w, node, after, wait) {
+		if g.park(w, node, line, after, wait) {
 			return nil
 		}
 		select {

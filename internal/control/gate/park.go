@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"larder/internal/control/roster"
 )
 
 // Lot is where connections wait while their nodes poll. A poll that is held in a
@@ -28,9 +30,13 @@ type Lot struct {
 type parked struct {
 	conn  net.Conn
 	node  string
+	line  int64 // a poll of an enrolment that was succeeded is nobody's
 	after int64
 	timer *time.Timer
 }
+
+// ended says whether the identity that the poll came with is no longer good.
+func (p *parked) ended(m roster.Member) bool { return m.Revoked || m.Line != p.line }
 
 // NewLot makes an empty Lot.
 func NewLot() *Lot {
@@ -177,7 +183,7 @@ func (l *Lot) answer(p *parked, body []byte) {
 
 // park takes the connection of a poll out of the server, false if that cannot
 // be: the caller then holds the poll itself.
-func (g *Gate) park(w http.ResponseWriter, node string, after int64, wait time.Duration) bool {
+func (g *Gate) park(w http.ResponseWriter, node string, line, after int64, wait time.Duration) bool {
 	if g.o.Lot == nil || wait <= 0 {
 		return false
 	}
@@ -185,7 +191,7 @@ func (g *Gate) park(w http.ResponseWriter, node string, after int64, wait time.D
 	if err != nil {
 		return false // HTTP/2, or a test's recorder
 	}
-	p := &parked{conn: conn, node: node, after: after}
+	p := &parked{conn: conn, node: node, line: line, after: after}
 	if rw.Reader.Buffered() > 0 || conn.SetDeadline(time.Time{}) != nil {
 		// Whoever sends the next request before this answer gets it from nobody.
 		conn.Close()
@@ -207,9 +213,9 @@ func (g *Gate) park(w http.ResponseWriter, node string, after int64, wait time.D
 func (g *Gate) look(ctx context.Context, p *parked) {
 	m, ok := g.o.Roster.Now().Member(p.node)
 	switch {
-	case ok && m.Desired <= p.after, !g.o.Lot.take(p):
+	case ok && !p.ended(m) && m.Desired <= p.after, !g.o.Lot.take(p):
 		return
-	case !ok:
+	case !ok || p.ended(m):
 		p.conn.Close() // it asks anew, and is told why not
 		return
 	}
@@ -241,7 +247,7 @@ func (g *Gate) Run(ctx context.Context) error {
 		changed := g.o.Roster.Changed()
 		now := g.o.Roster.Now()
 		for _, p := range g.o.Lot.all() {
-			if m, ok := now.Member(p.node); ok && m.Desired <= p.after {
+			if m, ok := now.Member(p.node); ok && !p.ended(m) && m.Desired <= p.after {
 				continue
 			}
 			slots <- struct{}{}

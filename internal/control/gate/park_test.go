@@ -113,6 +113,26 @@ func TestPollsAreParked(t *testing.T) {
 	if dialled != 1 {
 		t.Errorf("%d connections were made", dialled)
 	}
+	// One whose identity ends meanwhile gets no more documents.
+	ended := make(chan int, 1)
+	go func() {
+		code, _ := ask("GET", fleet.PathDesired+"?wait=50&after=3", "")
+		ended <- code
+	}()
+	lardertest.Eventually(t, "the poll waits", func() bool { return lot.Len() == 1 })
+	if err := w.r.Revoke(t.Context(), w.d, nodeID, "stolen", w.clock()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.r.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// The client asks again on a new connection, and is told.
+	if code := <-ended; code != 0 && code != 403 {
+		t.Errorf("a poll of a revoked node: %d", code)
+	}
+	w.register(m, nodeID)
+	trust.Certificates[0].Certificate = [][]byte{m.certs[0].Raw}
+	tr.CloseIdleConnections()
 	// A node that leaves leaves nothing behind but until its time is over.
 	short, stop := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	req, err := http.NewRequestWithContext(short, "GET", "https://"+inner.Addr().String()+fleet.PathDesired+"?wait=0.2&after=3", nil)

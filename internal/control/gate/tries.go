@@ -54,6 +54,12 @@ func (t *tries) failed(remote string, now time.Time) {
 			}
 		}
 	}
+	for a := range t.by { // all wait still: forgetting some is better than growing
+		if len(t.by) < maxTries {
+			break
+		}
+		delete(t.by, a)
+	}
 	full := t.by[addr]
 	if full.Before(now) {
 		full = now

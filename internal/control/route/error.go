@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -137,7 +138,12 @@ func ReadJSON(w http.ResponseWriter, r *http.Request, v any, strict bool) error 
 	}
 	err := d.Decode(v)
 	if err == nil {
-		if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		_, err := d.Token()
+		var large *http.MaxBytesError
+		switch {
+		case errors.As(err, &large):
+			return err
+		case !errors.Is(err, io.EOF):
 			return &Error{Status: http.StatusBadRequest, Code: "InvalidRequestContent", Message: "The body holds more than one JSON document."}
 		}
 		return nil
@@ -149,7 +155,7 @@ func ReadJSON(w http.ResponseWriter, r *http.Request, v any, strict bool) error 
 		return err
 	case errors.As(err, &kind):
 		return &Error{Status: http.StatusBadRequest, Code: "InvalidRequestContent", Target: kind.Field,
-			Message: fmt.Sprintf("%s: found a JSON %s, expected %s.", kind.Field, kind.Value, jsonName(kind.Type.Kind().String())), Err: err}
+			Message: fmt.Sprintf("%s: found a JSON %s, expected %s.", cmp.Or(kind.Field, "the body"), kind.Value, jsonName(kind.Type.Kind().String())), Err: err}
 	case errors.Is(err, io.EOF):
 		return &Error{Status: http.StatusBadRequest, Code: "InvalidRequestContent", Message: "The body is empty; a JSON object was expected.", Err: err}
 	}

@@ -111,12 +111,17 @@ func New(log *slog.Logger, guard Guard, routes ...Route) (*Table, error) {
 
 func (b *branch) add(r *Route) error {
 	tg := &target{route: r}
+	rested := false
 	for seg := range strings.SplitSeq(strings.Trim(r.Path, "/"), "/") {
 		name, isName := strings.CutPrefix(seg, "{")
+		if isName != strings.HasSuffix(seg, "}") || rested {
+			return fmt.Errorf("found %q, expected whole {names}, and {rest...} at the end", seg)
+		}
 		name = strings.TrimSuffix(name, "}")
 		if rest, ok := strings.CutSuffix(name, "..."); ok && isName {
 			tg.names = append(tg.names, rest)
-			return put(&b.rest, r.Method, tg)
+			rested = true
+			continue
 		}
 		if isName {
 			tg.names = append(tg.names, name)
@@ -134,6 +139,9 @@ func (b *branch) add(r *Route) error {
 			b.literal[key] = new(branch)
 		}
 		b = b.literal[key]
+	}
+	if rested {
+		return put(&b.rest, r.Method, tg)
 	}
 	return put(&b.methods, r.Method, tg)
 }
