@@ -17,6 +17,14 @@ type Delivery struct {
 // MaxMinutes is how many minutes one delivery may hold.
 const MaxMinutes = 240
 
+// How many content types and origins one minute may tell apart. Nodes put the
+// smallest of more into one, Others.
+const (
+	MaxContentTypes = 64
+	MaxOrigins      = 256
+	Others          = "others"
+)
+
 // Minute is what a node did in one span of about a minute. Its counts are of
 // that span alone.
 //
@@ -85,6 +93,9 @@ type State struct {
 	Running int64  `json:"running"`
 	Refused int64  `json:"refused,omitempty"`
 	Why     string `json:"why,omitempty"`
+	// Replaced is when the node saw that another program lies where its own was
+	// started from: an update that its next start takes. Zero: there is none.
+	Replaced time.Time `json:"replaced,omitzero"`
 
 	Drives       []DriveState  `json:"drives"`
 	Origins      []OriginState `json:"origins,omitempty"`

@@ -9,10 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"larder/internal/fleet"
@@ -56,22 +58,73 @@ func CheckURL(text string) error {
 	return nil
 }
 
-// client speaks to one control plane with one TLS configuration.
+// client speaks to one control plane with one TLS configuration: directly, or
+// through a proxy where that fails. The way that worked is the one tried first.
 type client struct {
-	base string
-	http *http.Client
+	base  string
+	http  *http.Client
+	proxy func(host string) *url.URL // nil, or nil for a host: there is none
+	via   atomic.Bool                // through the proxy
 }
 
-func newClient(base string, cfg *tls.Config) *client {
+// dialTimeout is short enough for both ways to be tried within a call's time.
+const dialTimeout = 10 * time.Second
+
+func newClient(base string, cfg *tls.Config, proxy func(host string) *url.URL) *client {
 	cfg.ServerName = fleet.ServerName
-	return &client{strings.TrimRight(base, "/"), &http.Client{
+	c := &client{base: strings.TrimRight(base, "/"), proxy: proxy}
+	c.http = &http.Client{
 		Transport: &http.Transport{
-			Proxy: http.ProxyFromEnvironment, TLSClientConfig: cfg, TLSHandshakeTimeout: 15 * time.Second,
-			MaxIdleConnsPerHost: 1, IdleConnTimeout: 90 * time.Second,
+			Proxy: func(r *http.Request) (*url.URL, error) {
+				if c.via.Load() {
+					return c.proxyFor(r.URL), nil
+				}
+				return nil, nil
+			},
+			DialContext:     (&net.Dialer{Timeout: dialTimeout}).DialContext,
+			TLSClientConfig: cfg, TLSHandshakeTimeout: 15 * time.Second, MaxIdleConnsPerHost: 1, IdleConnTimeout: 90 * time.Second,
 		},
 		// A control plane does not send its nodes elsewhere.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	}
+	return c
+}
+
+func (c *client) proxyFor(u *url.URL) *url.URL {
+	if c.proxy == nil {
+		return nil
+	}
+	return c.proxy(u.Hostname())
+}
+
+// do makes a request one way, then the other. All that nodes ask can be asked
+// twice.
+func (c *client) do(ctx context.Context, request func() (*http.Request, error)) (*http.Response, error) {
+	req, err := request()
+	if err != nil {
+		return nil, err
+	}
+	via := c.via.Load()
+	resp, err := c.http.Do(req)
+	if err == nil || ctx.Err() != nil || c.proxyFor(req.URL) == nil {
+		return resp, err
+	}
+	c.via.Store(!via)
+	if req, err2 := request(); err2 == nil {
+		if resp, err2 = c.http.Do(req); err2 == nil {
+			return resp, nil
+		}
+		err = errors.Join(way(via, err), way(!via, err2))
+	}
+	c.via.Store(via)
+	return nil, err
+}
+
+func way(via bool, err error) error {
+	if via {
+		return fmt.Errorf("through the proxy: %w", err)
+	}
+	return fmt.Errorf("directly: %w", err)
 }
 
 func (c *client) close() { c.http.CloseIdleConnections() }
@@ -106,18 +159,20 @@ func (c *client) deliver(ctx context.Context, d *fleet.Delivery, a *fleet.Accept
 }
 
 func (c *client) send(ctx context.Context, method, path string, body []byte, encoding string, out any) (bool, error) {
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
-	if err != nil {
-		return false, err
-	}
-	req.Header.Set("Accept", "application/json")
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	if encoding != "" {
-		req.Header.Set("Content-Encoding", encoding)
-	}
-	resp, err := c.http.Do(req)
+	resp, err := c.do(ctx, func() (*http.Request, error) {
+		req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Accept", "application/json")
+		if body != nil {
+			req.Header.Set("Content-Type", "application/json")
+		}
+		if encoding != "" {
+			req.Header.Set("Content-Encoding", encoding)
+		}
+		return req, nil
+	})
 	if err != nil {
 		return false, fmt.Errorf("asking the control plane: %w", err)
 	}

@@ -67,17 +67,23 @@ func (l *Link) poll(ctx context.Context, wait time.Duration) error {
 		case <-pctx.Done():
 		}
 	}()
-	err := l.pollOnce(pctx, wait)
+	d, err := l.ask(pctx, wait)
 	early := pctx.Err() != nil && !errors.Is(pctx.Err(), context.DeadlineExceeded)
 	cancel()
 	<-wished
-	if early {
+	switch {
+	case d != nil:
+		l.take(ctx, d) // its time is its own: drives may take a while to open
+		return nil
+	case early:
 		return nil
 	}
 	return err
 }
 
-func (l *Link) pollOnce(ctx context.Context, wait time.Duration) error {
+// ask asks once for the document after the newest that came. It is nil if there
+// is none.
+func (l *Link) ask(ctx context.Context, wait time.Duration) (*fleet.Desired, error) {
 	l.mu.Lock()
 	after := max(l.running, l.refused)
 	l.mu.Unlock()
@@ -85,24 +91,56 @@ func (l *Link) pollOnce(ctx context.Context, wait time.Duration) error {
 	var d fleet.Desired
 	got, err := c.call(ctx, "GET", fleet.PathDesired+"?wait="+strconv.FormatFloat(wait.Seconds(), 'f', 3, 64)+"&after="+strconv.FormatInt(after, 10), nil, &d)
 	if err != nil || !got {
-		return err
+		return nil, err
 	}
 	if !strings.EqualFold(d.Node, id.CacheNodeID) || d.Number <= after {
-		return fmt.Errorf("the control plane sent document %d of node %s, expected one above %d of %s", d.Number, d.Node, after, id.CacheNodeID)
+		return nil, fmt.Errorf("the control plane sent document %d of node %s, expected one above %d of %s", d.Number, d.Node, after, id.CacheNodeID)
 	}
-	if err := l.cfg.Node.Apply(ctx, &d); err != nil {
+	return &d, nil
+}
+
+// take has the node apply a document. One that it refuses is tried again, later
+// and later, until it works or the next one comes: what was in its way, a drive
+// not mounted yet, may go without anybody writing a new one.
+func (l *Link) take(ctx context.Context, d *fleet.Desired) {
+	log := l.cfg.Log.With("number", d.Number)
+	if err := l.cfg.Node.Apply(ctx, d); err != nil {
 		if ctx.Err() != nil {
-			return nil
+			return
 		}
-		l.cfg.Log.ErrorContext(ctx, "document refused: the one before stays in use", "number", d.Number, "err", err)
-		l.note(0, d.Number, err.Error())
-		return nil
+		l.mu.Lock()
+		again := l.pending != nil && l.pending.Number == d.Number
+		known := again && l.why == err.Error()
+		if !again {
+			l.tries = 0
+		}
+		l.pending = d
+		l.tries++
+		l.pendingAt = time.Now().Add(l.cfg.Interval << min(l.tries-1, 6))
+		l.mu.Unlock()
+		if !known {
+			log.ErrorContext(ctx, "document refused: the one before stays in use, this one is tried again", "err", err)
+			l.note(0, d.Number, err.Error())
+		}
+		return
 	}
-	if err := writeDesired(l.cfg.Dir, &d); err != nil {
+	if err := writeDesired(l.cfg.Dir, d); err != nil {
 		// It runs; after a restart the one before would.
-		l.cfg.Log.ErrorContext(ctx, "document applied and not written down", "number", d.Number, "err", err)
+		log.ErrorContext(ctx, "document applied and not written down", "err", err)
 	}
-	l.cfg.Log.InfoContext(ctx, "document applied", "number", d.Number)
+	log.InfoContext(ctx, "document applied")
 	l.note(d.Number, 0, "")
-	return nil
+}
+
+// takeAgain takes a document that was refused, if it is time.
+func (l *Link) takeAgain(ctx context.Context) {
+	l.mu.Lock()
+	d := l.pending
+	if d != nil && time.Now().Before(l.pendingAt) {
+		d = nil
+	}
+	l.mu.Unlock()
+	if d != nil {
+		l.take(ctx, d)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,6 +27,10 @@ type Enrolment struct {
 	CacheNodeID     string
 	CustomerKey     string // secret
 	RegistrationKey string // secret, good once
+
+	// Proxy is the proxy for a host where it cannot be reached directly; nil, or
+	// nil for a host: none.
+	Proxy func(host string) *url.URL
 }
 
 // Check names every mistake in an enrolment, by the words of the command.
@@ -77,7 +82,7 @@ func Enrol(ctx context.Context, dir string, e Enrolment, sys fleet.System) (*Enr
 	if err != nil {
 		return nil, err
 	}
-	c := newClient(e.URL, cfg)
+	c := newClient(e.URL, cfg, e.Proxy)
 	defer c.close()
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

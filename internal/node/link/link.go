@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"net/url"
 	"sync"
 	"time"
 
@@ -39,6 +40,10 @@ type Config struct {
 	Keep       time.Duration // how long minutes wait at most; 0: 7 days
 	MaxBuffer  int64         // and how many bytes of them; 0: 64 MiB
 
+	// Proxy is the proxy for a host where it cannot be reached directly, at this
+	// moment; nil, or nil for a host: none.
+	Proxy func(host string) *url.URL
+
 	// What tests set, to have quick minutes, wrong clocks and neighbouring versions.
 	Interval time.Duration    // of deliveries; 0: a minute
 	Retry    time.Duration    // first pause after a failure; 0: 1 s
@@ -54,17 +59,22 @@ type Link struct {
 	prompt   chan struct{} // holds one: deliver now
 	metrics  *metrics
 
+	changing sync.Mutex // held by change; before mu
+
 	mu        sync.Mutex
-	id        *identity // guarded by mu
-	client    *client   // guarded by mu; of id
-	prev      counters  // at the last cut; guarded by mu
-	cutAt     time.Time // guarded by mu
-	running   int64     // number of the document in use; guarded by mu
-	refused   int64     // number of one that was not taken; guarded by mu
-	why       string    // guarded by mu
-	contact   time.Time // last answer of the control plane; guarded by mu
-	trouble   error     // since then; guarded by mu
-	renewFail int       // in a row; guarded by mu
+	id        *identity      // guarded by mu
+	client    *client        // guarded by mu; of id
+	prev      counters       // at the last cut; guarded by mu
+	cutAt     time.Time      // guarded by mu
+	running   int64          // number of the document in use; guarded by mu
+	refused   int64          // number of one that was not taken; guarded by mu
+	why       string         // guarded by mu
+	pending   *fleet.Desired // the one that was not taken; guarded by mu
+	pendingAt time.Time      // when it is tried again; guarded by mu
+	tries     int            // of pending; guarded by mu
+	contact   time.Time      // last answer of the control plane; guarded by mu
+	trouble   error          // since then; guarded by mu
+	renewFail int            // in a row; guarded by mu
 }
 
 // Open reads what the directory holds. Errors: ErrNotEnrolled.
@@ -112,7 +122,7 @@ func (l *Link) use(id *identity) error {
 	}
 	cfg.Time = l.cfg.Now
 	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &id.pair, nil }
-	c := newClient(id.URL, cfg)
+	c := newClient(id.URL, cfg, l.cfg.Proxy)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.client != nil {
@@ -122,6 +132,23 @@ func (l *Link) use(id *identity) error {
 	return nil
 }
 
+// change makes another identity of the present one, writes it down, and only
+// then uses it. New certificates and new roots come by calls that know nothing
+// of each other: neither may write over what the other has just brought.
+func (l *Link) change(to func(now *identity) (*identity, error)) error {
+	l.changing.Lock()
+	defer l.changing.Unlock()
+	now, _ := l.current()
+	next, err := to(now)
+	if err != nil {
+		return err
+	}
+	if err := next.write(l.cfg.Dir); err != nil {
+		return err
+	}
+	return l.use(next)
+}
+
 func (l *Link) current() (*identity, *client) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -129,8 +156,8 @@ func (l *Link) current() (*identity, *client) {
 }
 
 // Start has the node apply the document that worked last, before anything is
-// asked of the network. One that does not apply any more is said and left: the
-// node runs by its file.
+// asked of the network. One that does not apply any more is said and tried again
+// while the node runs by its file.
 func (l *Link) Start(ctx context.Context) error {
 	id, _ := l.current()
 	d, err := readDesired(l.cfg.Dir, id.CacheNodeID)
@@ -141,12 +168,7 @@ func (l *Link) Start(ctx context.Context) error {
 	if d == nil {
 		return nil
 	}
-	if err := l.cfg.Node.Apply(ctx, d); err != nil {
-		l.cfg.Log.ErrorContext(ctx, "last document not applied: the node runs by its file", "number", d.Number, "err", err)
-		l.note(0, d.Number, err.Error())
-		return nil
-	}
-	l.note(d.Number, 0, "")
+	l.take(ctx, d)
 	return nil
 }
 
@@ -154,7 +176,7 @@ func (l *Link) Start(ctx context.Context) error {
 func (l *Link) note(running, refused int64, why string) {
 	l.mu.Lock()
 	if running != 0 {
-		l.running = running
+		l.running, l.pending = running, nil
 	}
 	l.refused, l.why = refused, why
 	l.mu.Unlock()

@@ -7,9 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -187,6 +191,13 @@ func (c *counter) Apply(_ context.Context, d *fleet.Desired) error {
 	return nil
 }
 
+// allow has a document that was refused be taken.
+func (c *counter) allow(number int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.refuse, number)
+}
+
 func (c *counter) FleetState() fleet.State { return fleet.State{Ready: true} }
 
 func (c *counter) Counters() ([]fleet.Traffic, []fleet.Upstream) {
@@ -336,6 +347,140 @@ func TestDocumentsAreAppliedKeptAndRefused(t *testing.T) {
 	}
 }
 
+// A disk that is mounted late is in use when it is there: nobody has to write
+// the document anew, or to restart the node.
+func TestRefusedDocumentsAreTriedAgain(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t)
+	dir := t.TempDir()
+	enrol(t, p, dir)
+	c := &counter{refuse: map[int64]string{2: "drives[0]: no such disk"}}
+	p.with(func() { p.doc = &fleet.Desired{Node: nodeID, Number: 2} })
+	l, stop := run(t, dir, c)
+	lardertest.Eventually(t, "document 2 is refused", func() bool { return l.Status().Refused == 2 })
+	c.allow(2)
+	lardertest.Eventually(t, "document 2 runs", func() bool { s := l.Status(); return s.Running == 2 && s.Refused == 0 && s.Why == "" })
+	stop()
+	// The same at a start, with the control plane gone.
+	p.srv.Close()
+	c = &counter{refuse: map[int64]string{2: "drives[0]: no such disk"}}
+	l, _ = run(t, dir, c)
+	if s := l.Status(); s.Running != 0 || s.Refused != 2 || s.Why != "drives[0]: no such disk" {
+		t.Errorf("at the start: %+v", s)
+	}
+	c.allow(2)
+	lardertest.Eventually(t, "document 2 runs again", func() bool { return l.Status().Running == 2 })
+}
+
+// However many content types and origins there are, a minute is one that the
+// control plane takes, and nothing of it is lost.
+func TestMinutesHaveTheirMeasure(t *testing.T) {
+	t.Parallel()
+	now := counters{traffic: map[string]fleet.Traffic{}, origins: map[string]fleet.Upstream{}}
+	var requests, failures int64
+	for i := range int64(1000) {
+		name := fmt.Sprintf("type-%d", i)
+		now.traffic[name] = fleet.Traffic{ContentType: name, Requests: i + 1, HitBytes: i, Outcomes: []fleet.Outcome{{Outcome: "hit", Status: "2xx", Requests: i + 1}}}
+		now.origins[name] = fleet.Upstream{Host: name, OK: 1, Failures: i % 7}
+		requests += i + 1
+		failures += i % 7
+	}
+	ts, us := now.since(counters{})
+	if len(ts) != fleet.MaxContentTypes || len(us) != fleet.MaxOrigins || ts[0].ContentType != "type-999" {
+		t.Fatalf("%d content types from %s, %d origins", len(ts), ts[0].ContentType, len(us))
+	}
+	for _, x := range ts {
+		requests -= x.Requests
+		if len(x.Outcomes) != 1 || x.Outcomes[0].Requests != x.Requests {
+			t.Errorf("%s: outcomes %+v of %d requests", x.ContentType, x.Outcomes, x.Requests)
+		}
+	}
+	for _, u := range us {
+		failures -= u.Failures
+	}
+	if requests != 0 || failures != 0 {
+		t.Errorf("%d requests and %d failures are lost", requests, failures)
+	}
+}
+
+// Where the control plane is reached through a proxy alone, enrolment and all
+// that follows go through it; where the proxy leads nowhere, they do without.
+func TestTheWayThatWorksIsTaken(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t)
+	var through atomic.Int32
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != "CONNECT" || r.Host != "control.invalid:8440" {
+			http.Error(w, "not here", http.StatusForbidden)
+			return
+		}
+		up, err := net.Dial("tcp", p.srv.Listener.Addr().String())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		through.Add(1)
+		down, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		io.WriteString(down, "HTTP/1.1 200 OK\r\n\r\n")
+		go func() {
+			io.Copy(up, down)
+			up.Close()
+		}()
+		io.Copy(down, up)
+		down.Close()
+	}))
+	t.Cleanup(proxy.Close)
+	u, err := url.Parse(proxy.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	via := func(host string) *url.URL { return u }
+	start := func(p *plane, dir, address string) *Link {
+		e := p.enrolment()
+		e.URL, e.Proxy = address, via
+		if _, err := Enrol(t.Context(), dir, e, fleet.System{}); err != nil {
+			t.Fatal(err)
+		}
+		l, err := Open(Config{Dir: dir, Node: &counter{}, Interval: 100 * time.Millisecond, Retry: 5 * time.Millisecond, Proxy: via})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- l.Run(ctx) }()
+		t.Cleanup(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+		return l
+	}
+	l := start(p, t.TempDir(), "https://control.invalid:8440")
+	lardertest.Eventually(t, "it is connected through the proxy", func() bool { return l.Status().Connected })
+	if through.Load() == 0 {
+		t.Error("nothing went through the proxy")
+	}
+	before := through.Load()
+	near := newPlane(t)
+	l = start(near, t.TempDir(), near.srv.URL)
+	lardertest.Eventually(t, "it is connected directly", func() bool { return l.Status().Connected })
+	if n := through.Load(); n != before {
+		t.Errorf("%d connections went through the proxy, which were not needed", n-before)
+	}
+	// Neither way leads there: both are told, and no password is.
+	e := p.enrolment()
+	secret := &url.URL{Scheme: "http", Host: u.Host, User: url.UserPassword("u", "hunter2")}
+	e.URL, e.Proxy = "https://elsewhere.invalid:1", func(string) *url.URL { return secret }
+	if _, err := Enrol(t.Context(), t.TempDir(), e, fleet.System{}); err == nil || !strings.Contains(err.Error(), "directly: ") || !strings.Contains(err.Error(), "through the proxy: ") || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestRootsFollowEachOther(t *testing.T) {
 	t.Parallel()
 	p := newPlane(t)
@@ -360,6 +505,49 @@ func TestRootsFollowEachOther(t *testing.T) {
 	p.a.Replace(next)
 	lardertest.Eventually(t, "it lets go of the old root", func() bool { return has(1) })
 	lardertest.Eventually(t, "and is connected", func() bool { return l.Status().Connected })
+}
+
+// A renewal and the news of other roots meet: each keeps what the other brought.
+func TestChangesDoNotUndoEachOther(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t)
+	dir := t.TempDir()
+	enrol(t, p, dir)
+	l, err := Open(Config{Dir: dir, Node: &counter{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _ := l.current()
+	next, err := authority.Create("next", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := authority.New(p.ca, next.Certificate()).RootsPEM()
+	renewed := *first
+	renewed.Certificate += "\n"
+	inside, met := make(chan struct{}), make(chan error, 1)
+	go func() {
+		<-inside
+		met <- l.trust(t.Context(), both)
+	}()
+	err = l.change(func(now *identity) (*identity, error) {
+		close(inside)
+		for range 1000 { // for trust to read what is about to be old
+			runtime.Gosched()
+		}
+		return &renewed, renewed.complete()
+	})
+	if err = errors.Join(err, <-met); err != nil {
+		t.Fatal(err)
+	}
+	for what, id := range map[string]func() (*identity, error){
+		"in use":  func() (*identity, error) { id, _ := l.current(); return id, nil },
+		"on disk": func() (*identity, error) { return readIdentity(dir) },
+	} {
+		if id, err := id(); err != nil || id.Certificate != renewed.Certificate || id.Roots != both {
+			t.Errorf("%s: %v, the renewed certificate %v, both roots %v", what, err, id.Certificate == renewed.Certificate, id.Roots == both)
+		}
+	}
 }
 
 func TestTheBufferSurvivesWhatHappensToIt(t *testing.T) {

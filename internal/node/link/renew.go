@@ -56,7 +56,7 @@ func (l *Link) renew(ctx context.Context) {
 // renewOnce gets an identity for a new key. It is written down before it is
 // used; if its answer is lost, the one before still renews.
 func (l *Link) renewOnce(ctx context.Context) error {
-	id, c := l.current()
+	_, c := l.current()
 	key, err := newKey()
 	if err != nil {
 		return err
@@ -71,16 +71,10 @@ func (l *Link) renewOnce(ctx context.Context) error {
 	if _, err := c.call(ctx, "POST", fleet.PathRenew, &fleet.Renewal{Protocol: l.cfg.Protocol, CSR: csr}, &issued); err != nil {
 		return err
 	}
-	next, err := id.with(key, &issued)
-	if err != nil {
+	if err := l.change(func(now *identity) (*identity, error) { return now.with(key, &issued) }); err != nil {
 		return err
 	}
-	if err := next.write(l.cfg.Dir); err != nil {
-		return err
-	}
-	if err := l.use(next); err != nil {
-		return err
-	}
+	next, _ := l.current()
 	l.cfg.Log.InfoContext(ctx, "identity renewed", "not_after", next.leaf().NotAfter)
 	l.Deliver() // the control plane then knows that the new one has arrived
 	return nil

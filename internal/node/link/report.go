@@ -1,8 +1,10 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"larder/internal/fleet"
@@ -63,7 +65,50 @@ func (c counters) since(before counters) ([]fleet.Traffic, []fleet.Upstream) {
 			us = append(us, u)
 		}
 	}
-	return ts, us
+	return foldTraffic(ts), foldOrigins(us)
+}
+
+// foldTraffic puts the smallest of too many content types into one.
+func foldTraffic(ts []fleet.Traffic) []fleet.Traffic {
+	if len(ts) <= fleet.MaxContentTypes {
+		return ts
+	}
+	slices.SortFunc(ts, func(a, b fleet.Traffic) int {
+		return cmp.Or(cmp.Compare(b.HitBytes+b.MissBytes, a.HitBytes+a.MissBytes), cmp.Compare(b.Requests, a.Requests), cmp.Compare(a.ContentType, b.ContentType))
+	})
+	others := fleet.Traffic{ContentType: fleet.Others}
+	for _, t := range ts[fleet.MaxContentTypes-1:] {
+		others.Requests += t.Requests
+		others.Hits += t.Hits
+		others.HitBytes += t.HitBytes
+		others.MissBytes += t.MissBytes
+		others.Fetched += t.Fetched
+		for _, o := range t.Outcomes {
+			if i := slices.IndexFunc(others.Outcomes, func(x fleet.Outcome) bool { return x.Outcome == o.Outcome && x.Status == o.Status }); i >= 0 {
+				others.Outcomes[i].Requests += o.Requests
+			} else {
+				others.Outcomes = append(others.Outcomes, o)
+			}
+		}
+	}
+	return append(ts[:fleet.MaxContentTypes-1], others)
+}
+
+// foldOrigins puts those of too many origins that were asked least into one;
+// those that failed are the last to go.
+func foldOrigins(us []fleet.Upstream) []fleet.Upstream {
+	if len(us) <= fleet.MaxOrigins {
+		return us
+	}
+	slices.SortFunc(us, func(a, b fleet.Upstream) int {
+		return cmp.Or(cmp.Compare(b.Failures, a.Failures), cmp.Compare(b.OK, a.OK), cmp.Compare(a.Host, b.Host))
+	})
+	others := fleet.Upstream{Host: fleet.Others}
+	for _, u := range us[fleet.MaxOrigins-1:] {
+		others.OK += u.OK
+		others.Failures += u.Failures
+	}
+	return append(us[:fleet.MaxOrigins-1], others)
 }
 
 // cut ends the minute: what was counted since the last cut waits to be
@@ -109,6 +154,7 @@ func (l *Link) talk(ctx context.Context) {
 	failures := 0
 	call := ""
 	for ctx.Err() == nil {
+		l.takeAgain(ctx)
 		var err error
 		prompted := l.prompted()
 		switch wait := time.Until(next); {
@@ -203,18 +249,19 @@ func (l *Link) state() fleet.State {
 
 // trust keeps the roots that the control plane names, if they are others.
 func (l *Link) trust(ctx context.Context, roots string) error {
-	id, _ := l.current()
-	if roots == "" || roots == id.Roots {
+	if id, _ := l.current(); roots == "" || roots == id.Roots {
 		return nil
 	}
-	next := *id
-	next.Roots = roots
-	if err := next.complete(); err != nil {
-		return fmt.Errorf("roots of the control plane: %w", err)
+	err := l.change(func(now *identity) (*identity, error) {
+		next := *now
+		next.Roots = roots
+		if err := next.complete(); err != nil {
+			return nil, fmt.Errorf("roots of the control plane: %w", err)
+		}
+		return &next, nil
+	})
+	if err == nil {
+		l.cfg.Log.InfoContext(ctx, "roots of the control plane changed")
 	}
-	if err := next.write(l.cfg.Dir); err != nil {
-		return err
-	}
-	l.cfg.Log.InfoContext(ctx, "roots of the control plane changed")
-	return l.use(&next)
+	return err
 }
