@@ -20,10 +20,22 @@ const (
 func (s *Stored) age(now time.Time) time.Duration {
 	// Date has no parts of a second; without cutting them here too, every
 	// answer would be born up to a second old.
-	apparent := clampAge(s.ResponseTime.Truncate(time.Second).Sub(s.date()))
+	read := s.says()
+	apparent := clampAge(s.ResponseTime.Truncate(time.Second).Sub(read.date))
 	delay := clampAge(s.ResponseTime.Sub(s.RequestTime))
 	resident := clampAge(now.Sub(s.ResponseTime))
-	return max(apparent, ageField(s.Header)+delay) + resident
+	return max(apparent, read.age+delay) + resident
+}
+
+// Age is how old the answer is now: what the Age field has to say (RFC 9111, 4 and
+// 4.2.3). Whole seconds are sent.
+func (s *Stored) Age(now time.Time) time.Duration { return s.age(now) }
+
+// ParseAge is the value of an Age field by itself; zero if it makes no sense.
+func ParseAge(value string) time.Duration {
+	member, _, _ := strings.Cut(value, ",")
+	d, _ := parseSeconds(trim(member))
+	return d
 }
 
 func clampAge(d time.Duration) time.Duration { return min(max(d, 0), maxDelta) }
@@ -40,9 +52,7 @@ func (s *Stored) date() time.Time {
 // ageField is age_value. Of a list the first member counts; what is not a
 // number is as good as absent (RFC 9111, 5.1).
 func ageField(h http.Header) time.Duration {
-	member, _, _ := strings.Cut(first(h, "Age"), ",")
-	d, _ := parseSeconds(trim(member))
-	return d
+	return ParseAge(first(h, "Age"))
 }
 
 // basis is what a lifetime was concluded from.

@@ -33,9 +33,10 @@ func (o Outcome) String() string {
 //
 // The validators are given as received, "" for none; a date condition without
 // lastModified is ignored (13.1.3, 13.1.4). It is for requests whose answer
-// would be a 200 otherwise (13.2.1). A cache whose answer has no
-// Last-Modified may give its Date instead (RFC 9111, 4.3.2).
-func Evaluate(r *Request, etag, lastModified string) Outcome {
+// would be a 200 otherwise (13.2.1). A cache may give the Date of its answer, "" for
+// none, which stands in for a missing Last-Modified in If-Modified-Since, and
+// there alone (RFC 9111, 4.3.2).
+func Evaluate(r *Request, etag, lastModified, date string) Outcome {
 	modified, dated := ParseDate(lastModified, time.Time{})
 	if match := r.Header("If-Match"); match != "" {
 		if !anyTag(match, etag, strongly) {
@@ -54,8 +55,11 @@ func Evaluate(r *Request, etag, lastModified string) Outcome {
 			}
 			return PreconditionFailed
 		}
-	} else if since := r.Header("If-Modified-Since"); since != "" && dated && read {
-		if t, ok := ParseDate(since, modified); ok && !modified.After(t) {
+	} else if since := r.Header("If-Modified-Since"); since != "" && read {
+		if !dated {
+			modified, dated = ParseDate(date, time.Time{})
+		}
+		if t, ok := ParseDate(since, modified); dated && ok && !modified.After(t) {
 			return NotModified
 		}
 	}

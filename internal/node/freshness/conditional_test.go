@@ -68,10 +68,29 @@ func TestEvaluate(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			if got := Evaluate(tt.req, tt.etag, tt.mod); got != tt.want {
+			if got := Evaluate(tt.req, tt.etag, tt.mod, ""); got != tt.want {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
 		})
+	}
+}
+
+// Date stands in for Last-Modified in If-Modified-Since, and there alone.
+func TestDateStandsIn(t *testing.T) {
+	t.Parallel()
+	const date = "Tue, 15 Nov 1994 12:45:26 GMT"
+	for field, want := range map[string]Outcome{
+		"If-Modified-Since: " + date:                                NotModified,
+		"If-Modified-Since: Tue, 15 Nov 1994 12:45:25 GMT":          Proceed,
+		"If-Unmodified-Since: Tue, 15 Nov 1994 12:45:25 GMT":        Proceed,
+		"If-Modified-Since: not a date, and none may be made of it": Proceed,
+	} {
+		if got := Evaluate(get(field), "", "", date); got != want {
+			t.Errorf("%s: %v, want %v", field, got, want)
+		}
+	}
+	if got := Evaluate(get("If-Modified-Since: "+date), "", "", ""); got != Proceed {
+		t.Errorf("without any date: %v", got)
 	}
 }
 
@@ -119,10 +138,10 @@ func TestTagLists(t *testing.T) {
 			strict = strict || x == want && !strings.HasPrefix(x, "W/")
 		}
 		list := strings.Join(tags, separator)
-		if got := Evaluate(get("If-None-Match: "+list), want, "") == NotModified; got != weak {
+		if got := Evaluate(get("If-None-Match: "+list), want, "", "") == NotModified; got != weak {
 			t.Fatalf("If-None-Match: %s against %s: %v, want %v", list, want, got, weak)
 		}
-		if got := Evaluate(get("If-Match: "+list), want, "") == Proceed; got != strict {
+		if got := Evaluate(get("If-Match: "+list), want, "", "") == Proceed; got != strict {
 			t.Fatalf("If-Match: %s against %s: %v, want %v", list, want, got, strict)
 		}
 	})
@@ -139,7 +158,7 @@ func FuzzEvaluate(f *testing.F) {
 			}
 			return ""
 		}}
-		if Evaluate(r, etag, "") == NotModified && strings.Trim(list, " \t") != "*" {
+		if Evaluate(r, etag, "", "") == NotModified && strings.Trim(list, " \t") != "*" {
 			if opaque := strings.TrimPrefix(etag, "W/"); !wellFormed(etag) || !strings.Contains(list, opaque) {
 				t.Fatalf("%q is said to contain %q", list, etag)
 			}

@@ -42,6 +42,33 @@ type Stored struct {
 	// confirmed it with a 304: RequestTime just before the request was sent,
 	// ResponseTime when its head was there.
 	RequestTime, ResponseTime time.Time
+
+	read *said // nil: not read ahead of time
+}
+
+// said is what an answer's header says of its freshness.
+type said struct {
+	directives responseDirectives
+	life       time.Duration // see lifetime
+	date       time.Time     // see Stored.date
+	age        time.Duration // see ageField
+}
+
+// Prepare reads the header now and not at each decision, and returns s, which
+// must not change any more.
+func (s *Stored) Prepare() *Stored {
+	read := s.says()
+	s.read = &read
+	return s
+}
+
+func (s *Stored) says() said {
+	if s.read != nil {
+		return *s.read
+	}
+	x := said{directives: parseResponse(s.Header), date: s.date(), age: ageField(s.Header)}
+	x.life, _ = lifetime(s, &x.directives)
+	return x
 }
 
 // Request is the part of a client's request that decisions look at.
@@ -164,8 +191,8 @@ func confirmed(now time.Time, maxAge time.Duration, s *Stored) Decision {
 
 // standard is RFC 9111, section 4.
 func standard(now time.Time, s *Stored, r *Request) Decision {
-	res, req := parseResponse(s.Header), parseRequest(r)
-	life, _ := lifetime(s, &res)
+	read, req := s.says(), parseRequest(r)
+	res, life := &read.directives, read.life
 	d := Decision{Age: s.age(now), Lifetime: life}
 	staleness := d.Age - life // fresh while negative (4.2)
 	if now.Sub(s.ResponseTime) < -clockSlack {
@@ -183,7 +210,7 @@ func standard(now time.Time, s *Stored, r *Request) Decision {
 	// not about a copy (4.3.2). Where the copy meets them they may pass; where
 	// it does not, the origin has the word.
 	if r.Header("If-Match") != "" || r.Header("If-Unmodified-Since") != "" {
-		wants = wants || Evaluate(r, first(s.Header, "Etag"), first(s.Header, "Last-Modified")) == PreconditionFailed
+		wants = wants || Evaluate(r, first(s.Header, "Etag"), first(s.Header, "Last-Modified"), "") == PreconditionFailed
 	}
 
 	bounded := res.staleIfError.set || req.staleIfError.set

@@ -17,15 +17,15 @@ var hopByHop = []string{
 // Fields that speak for the origin's host as a whole, or to one user. From
 // publisher content they would speak for the cache node: pin its name to
 // HTTPS, send clients past it, give everybody one cookie. Vary is settled by
-// policy.
+// policy, and a Content-Range would be believed by clients that ask for parts.
 var hostWide = []string{
-	"Alt-Svc", "Clear-Site-Data", "Set-Cookie", "Set-Cookie2", "Strict-Transport-Security", "Vary",
+	"Alt-Svc", "Clear-Site-Data", "Content-Range", "Set-Cookie", "Set-Cookie2", "Strict-Transport-Security", "Vary",
 }
 
 // Fields that belong to the stored bytes or to the message of a 304 itself:
 // a 304 does not change them (RFC 9111, 3.2; Content-Digest is of the 304's own
 // empty content, RFC 9530, 2).
-var boundToBody = []string{"Content-Digest", "Content-Encoding", "Content-Length", "Content-Range"}
+var boundToBody = []string{"Content-Digest", "Content-Md5", "Content-Encoding", "Content-Length", "Content-Range"}
 
 // first is h.Get for a name that is canonical, without making sure of it.
 func first(h http.Header, name string) string {
@@ -107,6 +107,18 @@ func Confirms(stored, fresh http.Header) bool {
 	}
 	have, ok := ParseDate(first(stored, "Last-Modified"), time.Time{})
 	return !ok || have.Equal(modified)
+}
+
+// SameContent says whether the answer to a HEAD with the header fresh and the
+// Content-Length size, -1 for none, is about the stored content of the size have:
+// its validators and length are not others (RFC 9111, 4.3.5).
+func SameContent(stored, fresh http.Header, have, size int64) bool {
+	for _, name := range []string{"Etag", "Last-Modified"} {
+		if v := first(fresh, name); v != "" && v != first(stored, name) {
+			return false
+		}
+	}
+	return size < 0 || size == have
 }
 
 // Validators is what to ask the origin with (RFC 9111, 4.3.1): the values of

@@ -3,7 +3,6 @@ package freshness
 import (
 	"net/http"
 	"slices"
-	"strings"
 
 	"larder/internal/byterange"
 )
@@ -21,8 +20,8 @@ const (
 	NotWantedByClient  = "request-no-store" // the client forbids it
 	NotShared          = "private"          // for one user only
 	NotWithCredentials = "authorization"    // RFC 9111, 3.5
-	NotOneOfMany       = "vary"             // depends on the request's fields
-	NotForAll          = "set-cookie"       // sets a cookie and nobody said that it may be kept
+	NotOneOfMany       = "vary"             // Vary: *
+	NotForAll          = "cookie"           // comes or goes with a cookie, and nobody said that it may be kept
 	NotCacheable       = "not-cacheable"    // RFC 9111, 3: nothing says that it may be
 	NotUseful          = "no-use"           // stale at once, and nothing to ask with
 )
@@ -42,12 +41,13 @@ type Storage struct {
 // the catalogue knows what does not change, not who may see it.
 //
 // For Standard, beyond the letter of the RFC:
-//   - Answers with Vary are not kept, unless it is Accept-Encoding alone: every
-//     request to an origin asks for identity.
+//   - Vary: Accept-Encoding is as good as none: every request to an origin asks
+//     for identity.
 //   - RFC 9111, 7.3 has Set-Cookie not inhibit caching. It does here unless
 //     the origin gave the answer an explicit lifetime or called it public: a
 //     guess should not share a session. private="set-cookie" and
-//     no-cache="set-cookie" are obeyed by Kept.
+//     no-cache="set-cookie" are obeyed by Kept. The same goes for answers to
+//     requests with a Cookie.
 //   - Statuses that speak of one request rather than of the resource are not
 //     kept even with an explicit lifetime: a client could provoke them for
 //     all others, or they would answer who asked otherwise.
@@ -56,7 +56,7 @@ func Storable(p Policy, r *Request, s *Stored) Storage {
 		return Storage{false, NotMethod}
 	}
 	res := parseResponse(s.Header)
-	authorized := r.Header("Authorization") != "" && !res.public && !res.mustRevalidate && !res.sMaxAge.set
+	authorized := r.Header("Authorization") != "" && !res.forAll()
 	if p != Standard {
 		switch {
 		case s.Status != 200 && !part(s):
@@ -79,21 +79,35 @@ func Storable(p Policy, r *Request, s *Stored) Storage {
 		return Storage{false, NotShared}
 	case authorized:
 		return Storage{false, NotWithCredentials}
-	case varies(s.Header):
+	case !matchable(s.Header):
 		return Storage{false, NotOneOfMany}
 	}
-	return worthwhile(s, &res)
+	return worthwhile(r, s, &res)
 }
+
+// NoStore says whether the client forbids to keep the answer to its request (RFC
+// 9111, 5.2.1.5).
+func NoStore(r *Request) bool { return parseRequest(r).noStore }
+
+// ForAll says whether an answer may be used for requests with
+// credentials other than those it was given for (RFC 9111, 3.5).
+func ForAll(s *Stored) bool {
+	read := s.says()
+	return read.directives.forAll()
+}
+
+func (r *responseDirectives) forAll() bool { return r.public || r.mustRevalidate || r.sMaxAge.set }
 
 // worthwhile ends Storable: nothing forbids to keep s; does anything allow it,
 // and is there a request that it could serve?
-func worthwhile(s *Stored, res *responseDirectives) Storage {
+func worthwhile(r *Request, s *Stored, res *responseDirectives) Storage {
 	life, from := lifetime(s, res)
-	if from != explicit && !res.public {
+	if !res.public {
 		switch {
-		case !heuristicStatus(s.Status):
+		case from != explicit && !heuristicStatus(s.Status):
 			return Storage{false, NotCacheable}
-		case len(s.Header["Set-Cookie"]) > 0 && !slices.Contains(res.fields, "Set-Cookie"):
+		case from == explicit && life > 0:
+		case len(s.Header["Set-Cookie"]) > 0 && !slices.Contains(res.fields, "Set-Cookie"), r.Header("Cookie") != "":
 			return Storage{false, NotForAll}
 		}
 	}
@@ -137,15 +151,8 @@ func reusable(s *Stored) bool {
 	return s.Status >= 200 && s.Status <= 599
 }
 
-// varies says whether the answer was chosen by request fields other than
-// Accept-Encoding (RFC 9111, 4.1).
-func varies(h http.Header) bool {
-	for _, line := range h["Vary"] {
-		for name := range strings.SplitSeq(line, ",") {
-			if name = trim(name); name != "" && !strings.EqualFold(name, "Accept-Encoding") {
-				return true
-			}
-		}
-	}
-	return false
+// matchable says whether any other request can match the answer (RFC 9111, 4.1).
+func matchable(h http.Header) bool {
+	_, ok := varying(h)
+	return ok
 }
