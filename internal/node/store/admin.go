@@ -126,7 +126,7 @@ func (s *Store) Purge(f Filter, dry bool) (Result, error) {
 			err = v.flush()
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("purging on drive %s: %w", v.dir, err))
+			errs = append(errs, s.ended("purging on", v, err))
 		}
 	}
 	return res, errors.Join(errs...)
@@ -204,7 +204,7 @@ func (s *Store) Pin(f Filter, on bool) (Result, error) {
 			err = v.flush()
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("pinning on drive %s: %w", v.dir, err))
+			errs = append(errs, s.ended("pinning on", v, err))
 		}
 		v.evictMu.Lock()
 		v.tired = fatigue{}
@@ -214,6 +214,15 @@ func (s *Store) Pin(f Filter, on bool) (Result, error) {
 		v.evictMu.Unlock()
 	}
 	return res, errors.Join(errs...)
+}
+
+// ended is the error of something done to a drive: ErrClosed if the store was
+// closed meanwhile, whatever of it was in the way.
+func (s *Store) ended(what string, v *volume, err error) error {
+	if s.closed.Load() {
+		return ErrClosed
+	}
+	return fmt.Errorf("%s drive %s: %w", what, v.dir, err)
 }
 
 func (o *Object) setPinned(on bool) {
@@ -246,7 +255,7 @@ func (s *Store) List(f Filter, after string, limit int) ([]Info, error) {
 		}
 		rows, err := v.list(f, after, limit)
 		if err != nil {
-			return nil, fmt.Errorf("listing drive %s: %w", v.dir, err)
+			return nil, s.ended("listing", v, err)
 		}
 		for i := range rows {
 			if in, ok := describe(&rows[i], sl.number); ok {

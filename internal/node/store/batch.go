@@ -172,7 +172,9 @@ func (v *volume) apply(b *index.Batch) error {
 		return nil
 	}
 	start := time.Now()
+	at := v.watch.begin()
 	err := v.ix.Apply(b)
+	v.watch.end(at)
 	v.s.metrics.batchSeconds.Observe(time.Since(start).Seconds())
 	return err
 }

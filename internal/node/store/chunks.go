@@ -24,7 +24,7 @@ const (
 // verified is only ever seen when the bytes in the file match the checksum.
 type segment struct {
 	present  [words]atomic.Uint64 // there, says the index
-	verified [words]atomic.Uint64 // there, and read back or written since the last unclean stop; within present
+	verified [words]atomic.Uint64 // there, and read back or written since the drive was opened; within present
 
 	allocated [words]uint64 // guarded by Object.mu: the file has blocks there, which are counted; contains present
 	sums      []uint32      // guarded by Object.mu: CRC-32C, by chunk

@@ -131,11 +131,31 @@ func (sl *slot) run(ctx context.Context) {
 		if v := sl.vol.Load(); v != nil {
 			opened := time.Now()
 			v.start()
-			v.live(ctx)
+			// Whoever is in the system on behalf of a drive that hangs comes
+			// back when it does, if ever: who looks after it, and who clears up.
+			lived := make(chan struct{})
+			go func() {
+				v.live(ctx)
+				close(lived)
+			}()
+			select {
+			case <-lived:
+			case <-v.done:
+			}
 			if ctx.Err() != nil {
 				return
 			}
-			sl.retire(v)
+			over := make(chan struct{})
+			go func() {
+				sl.retire(v)
+				<-lived
+				close(over)
+			}()
+			select {
+			case <-over:
+			case <-ctx.Done():
+				return
+			}
 			if time.Since(opened) > longLife {
 				pause = sl.s.retry
 			}
@@ -181,6 +201,12 @@ func (sl *slot) close() error {
 	v := sl.vol.Load()
 	if v == nil {
 		return nil
+	}
+	if v.ended.Load() {
+		if <-v.done; errors.Is(v.end, errHangs) {
+			go v.close() // for as long as it hangs; there is nothing left to be done cleanly
+			return nil
+		}
 	}
 	return v.close()
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 )
 
 func TestTheBudgetIsKept(t *testing.T) {
@@ -59,6 +60,46 @@ func TestWhatIsAskedForSurvivesAScan(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A download in pieces, however many, is no reason to keep an object, nor is what
+// comes right after the one that brought it in.
+func TestOneDownloadIsNotTwo(t *testing.T) {
+	t.Parallel()
+	o := options(t.TempDir(), 20*mib)
+	o.ripe = time.Hour
+	s := open(t, o)
+	fill(t, s, "once", mib)
+	for range 10 {
+		if get(t, s, "once") != 1 { // it asks
+			t.Fatal("it is gone")
+		}
+	}
+	x, err := s.Get("once")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x.visited.Load() {
+		t.Error("the download that brought it in counts as one more")
+	}
+	x.created = x.created.Add(-2 * time.Hour)
+	if x.Ask(); !x.visited.Load() {
+		t.Error("somebody who comes back does not count")
+	}
+	x.Release()
+	// Looking an object up is no request for it.
+	s.ripe = -1
+	fill(t, s, "looked up", mib)
+	for range 10 {
+		y, err := s.Get("looked up")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if y.visited.Load() {
+			t.Fatal("a look-up counts")
+		}
+		y.Release()
 	}
 }
 
@@ -207,7 +248,7 @@ func TestCloseWhileOthersWork(t *testing.T) {
 	closeStore(t, s)
 	wg.Wait()
 	s = open(t, o)
-	if (*s.slots.Load())[0].vol.Load().epoch != 1 {
+	if (*s.slots.Load())[0].vol.Load().unclean {
 		t.Error("a clean stop was taken for an unclean one")
 	}
 	infos, err := s.List(Filter{}, "", 0)

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"strings"
 	"sync"
@@ -483,4 +485,165 @@ func TestADriveThatGoesAwayComesBack(t *testing.T) {
 	if get(t, s, "k") != 1 || s.Drives()[0].ID != id {
 		t.Error("the drive is back without its objects")
 	}
+}
+
+// A mount point whose drive has gone this moment is not filled, not even with
+// the file of an object that was just made.
+func TestAMountPointWithoutItsDriveIsNotFilled(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	dir := base + "/drive"
+	s := open(t, options(dir, 100*mib))
+	x := create(t, s, "k", mib)
+	defer x.Release()
+	if err := os.Rename(dir, base+"/away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Put(0, content("k", x.gen, mib, 0)); err == nil {
+		t.Error("it was stored")
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("made in the empty mount point: %v %v", entries, err)
+	}
+}
+
+// A drive that is pulled while the store stops is said and read back, and no
+// reason for the stop to fail.
+func TestADriveThatIsPulledAtTheStop(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	dir, away := base+"/drive", base+"/away"
+	o := options(dir, 100*mib)
+	var logged bytes.Buffer
+	o.Log = slog.New(slog.NewTextHandler(&logged, nil))
+	s := open(t, o)
+	fill(t, s, "k", mib)
+	if err := (*s.slots.Load())[0].vol.Load().flush(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(dir, away); err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+	if text := logged.String(); !strings.Contains(text, "drive not closed cleanly") && !strings.Contains(text, "drive taken out") {
+		t.Errorf("not said: %s", &logged)
+	}
+	if err := os.Rename(away, dir); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, o)
+	if get(t, s, "k") != 1 {
+		t.Error("what was stored is gone")
+	}
+	closeStore(t, s)
+}
+
+// A drive that does not answer at all is taken out like one that answers with
+// errors: the others go on, nobody new waits for it, a stop does not either, and
+// it is back when it answers again.
+func TestADriveThatHangs(t *testing.T) {
+	t.Parallel()
+	good, bad := t.TempDir(), t.TempDir()
+	f := &faults{}
+	o := Options{Drives: []Drive{{Path: good, Budget: 64 * mib}, {Path: bad, Budget: 64 * mib}}, Reserve: 1, fs: f, retry: time.Millisecond, hang: 200 * time.Millisecond}
+	s := open(t, o)
+	keys := map[string]string{} // a key on each drive
+	for i := 0; len(keys) < 2; i++ {
+		key := fmt.Sprint(i)
+		fill(t, s, key, mib)
+		x, err := s.Get(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys[x.v.dir] = key
+		x.Release()
+	}
+	closeStore(t, s)
+	s = open(t, o) // what is asked for is read back
+	answers := make(chan struct{})
+	answer := sync.OnceFunc(func() { close(answers) })
+	t.Cleanup(answer) // or the stop waits, if the test ends early
+	f.set(func(f *faults) {
+		f.probe = func(dir string) error {
+			if strings.HasPrefix(dir, bad) {
+				f.mu.Unlock()
+				<-answers
+				f.mu.Lock()
+			}
+			return nil
+		}
+		f.read = func(name string, _ []byte) error {
+			if strings.HasPrefix(name, bad) {
+				f.mu.Unlock() // the others are not held up
+				<-answers
+				f.mu.Lock()
+			}
+			return nil
+		}
+	})
+	x, err := s.Get(keys[bad])
+	if err != nil {
+		t.Fatal(err)
+	}
+	waiting := make(chan bool)
+	go func() { waiting <- x.Has(0) }()
+	eventually(t, "the drive is taken out", func() bool { return s.Drives()[1].State == stateFailed })
+	if d := s.Drives()[1]; !strings.Contains(d.Err, "hangs") || s.Drives()[0].State != stateOK {
+		t.Errorf("the drives are %+v", s.Drives())
+	}
+	if get(t, s, keys[good]) != 1 {
+		t.Error("what lies on the other drive is not served")
+	}
+	eventually(t, "what lies on the drive that hangs is not found", func() bool {
+		x, err := s.Get(keys[bad])
+		if err == nil {
+			x.Release()
+		}
+		return errors.Is(err, ErrNotFound)
+	})
+	fill(t, s, "new", mib)
+	// It answers again.
+	answer()
+	<-waiting
+	x.Release()
+	f.set(func(f *faults) { f.read, f.probe = nil, nil })
+	eventually(t, "the drive is back", func() bool { return s.Drives()[1].State == stateOK })
+	if get(t, s, keys[bad]) != 1 {
+		t.Error("what lies on the drive is gone")
+	}
+}
+
+// Nobody waits for a drive that hangs to stop.
+func TestStoppingBesideADriveThatHangs(t *testing.T) {
+	t.Parallel()
+	f := &faults{}
+	dir := t.TempDir()
+	o := Options{Drives: []Drive{{Path: dir, Budget: 64 * mib}}, Reserve: 1, fs: f, retry: time.Millisecond, hang: 200 * time.Millisecond}
+	s := open(t, o)
+	answers, asked := make(chan struct{}), make(chan struct{})
+	f.set(func(f *faults) {
+		f.write = func(string, int) (int, error) {
+			f.mu.Unlock()
+			close(asked)
+			<-answers
+			f.mu.Lock()
+			return 0, syscall.EIO
+		}
+	})
+	x := create(t, s, "k", mib)
+	over := make(chan error)
+	go func() { over <- x.Put(0, content("k", x.Generation(), mib, 0)) }()
+	<-asked
+	eventually(t, "the drive is taken out", func() bool { return s.Drives()[0].State == stateFailed })
+	if err := s.Close(); err != nil {
+		t.Errorf("stopping: %v", err)
+	}
+	close(answers)
+	if err := <-over; err == nil {
+		t.Error("what was not written was taken")
+	}
+	x.Release()
 }

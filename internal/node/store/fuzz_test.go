@@ -18,7 +18,7 @@ import (
 func sample() record {
 	return record{id: 7, gen: 9, key: "p\n/k", pinned: true, created: time.Unix(5, 0), meta: Meta{
 		Publisher: "p", ContentType: "updates", URL: "https://h/k", Status: 206, Size: 300 * mib, ETag: `"e"`, LastModified: "now",
-		Header: []Field{{"A", "b"}, {"C", ""}}, RequestTime: time.Unix(1, 2), ResponseTime: time.Time{}}}
+		Header: []Field{{"A", "b"}, {"C", ""}}, Selecting: []Field{{"Accept-Language", "de"}, {"Foo", ""}}, RequestTime: time.Unix(1, 2), ResponseTime: time.Time{}}}
 }
 
 func rowOf(r *record) index.Row {
@@ -28,10 +28,14 @@ func rowOf(r *record) index.Row {
 func TestMetaComesBackAsItWas(t *testing.T) {
 	t.Parallel()
 	want := sample()
-	row := rowOf(&want)
-	got, err := decodeRow(&row)
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(record{})); err != nil || diff != "" {
-		t.Errorf("%v %s", err, diff)
+	plain := sample()
+	plain.meta.Selecting = nil
+	for version, want := range map[byte]record{metaVersion: plain, metaVersionSelects: want} {
+		row := rowOf(&want)
+		got, err := decodeRow(&row)
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(record{})); err != nil || diff != "" || row.Meta[0] != version {
+			t.Errorf("version %d, want %d: %v %s", row.Meta[0], version, err, diff)
+		}
 	}
 	for name, change := range map[string]func(*index.Row){
 		"another id":         func(r *index.Row) { r.ID++ },
@@ -56,6 +60,9 @@ func TestMetaComesBackAsItWas(t *testing.T) {
 func FuzzDecodeMeta(f *testing.F) {
 	r := sample()
 	b := encodeMeta(&r)
+	f.Add(b[:len(b)-4], int64(7), r.meta.Size)
+	r.meta.Selecting = nil
+	b = encodeMeta(&r)
 	f.Add(b[:len(b)-4], int64(7), r.meta.Size)
 	f.Add([]byte{metaVersion}, int64(1), int64(0))
 	f.Fuzz(func(t *testing.T, body []byte, id, size int64) {

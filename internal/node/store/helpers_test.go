@@ -18,7 +18,7 @@ const mib = 1 << 20
 
 // options are those of a store with one drive of budget bytes in dir.
 func options(dir string, budget int64) Options {
-	return Options{Drives: []Drive{{Path: dir, Budget: budget}}, Reserve: 1}
+	return Options{Drives: []Drive{{Path: dir, Budget: budget}}, Reserve: 1, ripe: -1}
 }
 
 func open(t testing.TB, o Options) *Store {
@@ -140,6 +140,7 @@ func get(t testing.TB, s *Store, key string) int {
 		t.Fatalf("get %s: %v", key, err)
 	}
 	defer o.Release()
+	o.Ask()
 	n, err := check(o)
 	if err != nil {
 		t.Fatal(err)

@@ -33,10 +33,16 @@ func (s *Store) newVolume(d Drive, id string, ix indexer, l *disk.FileLock, st i
 	if v.keep == 0 {
 		v.keep = min(defaultReserve, space.Total/50)
 	}
+	_, v.again = s.seen.LoadOrStore(id, true)
 	v.setBudget(d.Budget)
-	if st.Dirty {
-		v.epoch++
+	// What a disk does while nobody looks, or a kill in the middle of a write,
+	// is found before the bytes are served: each start reads each chunk once
+	// against its checksum, when it is first asked for.
+	v.epoch++
+	if v.unclean = st.Dirty; v.unclean {
+		s.log.Info("drive was not left cleanly: what lies there is looked through", "drive", d.Path)
 	}
+	v.watch.quarter = s.hang / 4
 	v.sweep.Store(st.Sweep)
 	v.used.Store(st.Used)
 	v.objects.Store(st.Objects)
@@ -66,6 +72,7 @@ func (v *volume) start() {
 	v.writer.Go(v.write)
 	v.helpers.Go(v.evictor)
 	v.helpers.Go(v.sweeper)
+	v.helpers.Go(v.watchdog)
 	if v.s.scrubRate > 0 {
 		v.helpers.Go(func() { v.scrubber(v.scrubbed) })
 	}
@@ -101,7 +108,9 @@ func (v *volume) live(ctx context.Context) {
 		case <-v.look:
 			wanted = true
 		case <-ticker.C:
+			w := v.watch.begin()
 			v.poll()
+			v.watch.end(w)
 			if v.s.readable(v.dir, v.id) != nil {
 				wanted = true
 			}
@@ -110,16 +119,20 @@ func (v *volume) live(ctx context.Context) {
 			}
 			if n%60 == 0 {
 				v.troubles.Store(0)
+				wanted = true // one that hangs says so to nobody who does not ask
 			}
 		}
 		if wanted && time.Since(last) >= tick {
+			w := v.watch.begin()
 			v.examine()
+			v.watch.end(w)
 			last, wanted = time.Now(), false
 		}
 	}
 }
 
-// close ends the volume cleanly.
+// close ends the volume, cleanly if it can. A drive that cannot be is none of the
+// errors: all was done, and the next start reads it back as after a kill.
 func (v *volume) close() error {
 	v.ops.Lock()
 	v.stopped.Store(true)
@@ -129,11 +142,12 @@ func (v *volume) close() error {
 	close(v.stop)
 	v.writer.Wait()
 	v.shut.Store(true)
-	var err error
 	if !v.ended.Load() {
-		err = v.leave()
+		if err := v.leave(); err != nil {
+			v.s.log.Error("drive not closed cleanly: the next start reads it back", "drive", v.dir, "err", err)
+		}
 	}
-	return errors.Join(err, v.ix.Close(), v.lock.Unlock())
+	return errors.Join(v.ix.Close(), v.lock.Unlock())
 }
 
 // leave notes in the index that nothing of what it says is in doubt.
@@ -143,7 +157,7 @@ func (v *volume) leave() error {
 	v.queueMu.Unlock()
 	err := v.fs.SyncFS(v.dir)
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
-		return fmt.Errorf("drive %s stays marked as not cleanly closed: %w", v.dir, err)
+		return fmt.Errorf("writing what the system holds back: %w", err)
 	}
 	err = v.ix.Mark(index.State{
 		Epoch: v.epoch,
@@ -155,7 +169,7 @@ func (v *volume) leave() error {
 		NextID: v.nextID.Load(),
 	})
 	if err != nil {
-		return fmt.Errorf("marking drive %s as cleanly closed: %w", v.dir, err)
+		return fmt.Errorf("marking it as cleanly closed: %w", err)
 	}
 	return nil
 }

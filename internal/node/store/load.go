@@ -24,7 +24,9 @@ func (s *Store) find(key string, c *claim) (*Object, error) {
 			usable = true
 			continue
 		}
+		at := v.watch.begin()
 		row, err := v.ix.Get([]byte(key))
+		v.watch.end(at)
 		switch {
 		case err == nil:
 			all = append(all, found{v, row})

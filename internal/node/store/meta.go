@@ -22,12 +22,17 @@ type Meta struct {
 	Size                      int64  // bytes; -1: not known yet
 	ETag, LastModified        string // as received
 	Header                    []Field
+	Selecting                 []Field // the request's fields that chose this answer (Vary), in their normal form
 	RequestTime, ResponseTime time.Time
 	Pin                       bool // at Create: begin pinned
 }
 
-// metaVersion is the first byte of every encoded meta.
-const metaVersion = 1
+// The first byte of every encoded meta. The second version has Selecting; what
+// has none is written in the first, which older programs read.
+const (
+	metaVersion        = 1
+	metaVersionSelects = 2
+)
 
 var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -49,7 +54,11 @@ type record struct {
 func encodeMeta(r *record) []byte {
 	m := &r.meta
 	b := make([]byte, 0, 256)
-	b = append(b, metaVersion)
+	version := byte(metaVersion)
+	if len(m.Selecting) > 0 {
+		version = metaVersionSelects
+	}
+	b = append(b, version)
 	for _, s := range []string{m.Publisher, m.ContentType, m.URL, m.ETag, m.LastModified} {
 		b = appendString(b, s)
 	}
@@ -57,10 +66,9 @@ func encodeMeta(r *record) []byte {
 	b = binary.AppendVarint(b, m.Size)
 	b = appendTime(b, m.RequestTime)
 	b = appendTime(b, m.ResponseTime)
-	b = binary.AppendUvarint(b, uint64(len(m.Header)))
-	for _, f := range m.Header {
-		b = appendString(b, f.Name)
-		b = appendString(b, f.Value)
+	b = appendFields(b, m.Header)
+	if version == metaVersionSelects {
+		b = appendFields(b, m.Selecting)
 	}
 	return binary.LittleEndian.AppendUint32(b, metaSum(b, r.id, int64(r.gen), r.key))
 }
@@ -78,7 +86,7 @@ func metaSum(b []byte, id, gen int64, key string) uint32 {
 func decodeRow(row *index.Row) (record, error) {
 	r := record{id: row.ID, gen: uint64(row.Gen), key: string(row.Key), pinned: row.Pinned, created: time.Unix(row.Created, 0)}
 	b := row.Meta
-	if len(b) < 5 || b[0] != metaVersion || row.ID < 1 {
+	if len(b) < 5 || b[0] != metaVersion && b[0] != metaVersionSelects || row.ID < 1 {
 		return r, errRow
 	}
 	body, sum := b[:len(b)-4], binary.LittleEndian.Uint32(b[len(b)-4:])
@@ -94,15 +102,9 @@ func decodeRow(row *index.Row) (record, error) {
 	m.Size = d.varint()
 	m.RequestTime = d.time()
 	m.ResponseTime = d.time()
-	n := d.uvarint()
-	if n > uint64(len(d.b))/2 { // a field takes two bytes at least
-		return r, errRow
-	}
-	if n > 0 {
-		m.Header = make([]Field, n)
-	}
-	for i := range m.Header {
-		m.Header[i] = Field{Name: d.string(), Value: d.string()}
+	m.Header = d.fields()
+	if b[0] == metaVersionSelects {
+		m.Selecting = d.fields()
 	}
 	if d.bad || len(d.b) != 0 || m.Size < 0 || m.Size > maxSize || m.Size != row.Size {
 		return r, errRow
@@ -112,6 +114,15 @@ func decodeRow(row *index.Row) (record, error) {
 
 func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendFields(b []byte, fs []Field) []byte {
+	b = binary.AppendUvarint(b, uint64(len(fs)))
+	for _, f := range fs {
+		b = appendString(b, f.Name)
+		b = appendString(b, f.Value)
+	}
+	return b
 }
 
 // appendTime keeps a time to the nanosecond; the zero time has a value of its own.
@@ -158,6 +169,21 @@ func (d *decoder) string() string {
 	s := string(d.b[:n])
 	d.b = d.b[n:]
 	return s
+}
+
+func (d *decoder) fields() []Field {
+	n := d.uvarint()
+	if n > uint64(len(d.b))/2 { // a field takes two bytes at least
+		d.b, d.bad = nil, true
+	}
+	if n == 0 || d.bad {
+		return nil
+	}
+	fs := make([]Field, n)
+	for i := range fs {
+		fs[i] = Field{Name: d.string(), Value: d.string()}
+	}
+	return fs
 }
 
 func (d *decoder) time() time.Time {

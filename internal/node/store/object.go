@@ -26,6 +26,7 @@ type Object struct {
 	refs    atomic.Int64
 	size    atomic.Int64 // -1: not known yet
 	meta    atomic.Pointer[Meta]
+	derived atomic.Pointer[derived]
 	chunks  atomic.Pointer[table]
 	count   atomic.Int64 // chunks present
 	visited atomic.Bool  // asked for since the eviction hand passed
@@ -38,13 +39,21 @@ type Object struct {
 	changes atomic.Uint64 // made; written under mu
 	saved   atomic.Uint64 // of these, in the index
 
-	mu        sync.Mutex // guards what follows and the guarded fields of the segments; nothing is waited for under it but the file being opened, closed, removed or made a hole of
+	opening sync.Mutex // held while the file is opened or made; before mu
+
+	mu        sync.Mutex // guards what follows and the guarded fields of the segments; the drive is not waited for under it, but for an object that nobody holds any more
 	disk      int64      // bytes counted against the budget
 	stored    int64      // bytes present
 	hasFile   bool       // the file was made
 	queued    bool       // waits for the next batch
 	forgotten bool       // the index does not know it any more
 	settled   bool       // file closed and, if doomed, removed
+}
+
+// derived is what a user of the store made of an object's meta.
+type derived struct {
+	of    *Meta
+	value any
 }
 
 // handle is the open file of an object.
@@ -58,6 +67,17 @@ func (o *Object) Generation() uint64 { return o.gen }
 
 // Meta returns what is known of the object now. The caller must not change it.
 func (o *Object) Meta() *Meta { return o.meta.Load() }
+
+// Derived returns what read makes of m, which Meta returned. It is kept with the
+// object as long as it is in memory and has no other meta, so it must not change.
+func (o *Object) Derived(m *Meta, read func(*Meta) any) any {
+	if d := o.derived.Load(); d != nil && d.of == m {
+		return d.value
+	}
+	d := &derived{m, read(m)}
+	o.derived.Store(d)
+	return d.value
+}
 
 // Chunks returns the number of chunks, or -1 while the size is not known.
 func (o *Object) Chunks() int64 {
@@ -90,14 +110,25 @@ func (o *Object) Release() {
 	}
 }
 
-// touch notes that the object was asked for.
+// touch keeps the object in memory for a while. It loads first: a store would
+// take the cache line from the other processors.
 func (o *Object) touch() {
-	// Loads first: a store would take the cache line from the other processors.
-	if !o.visited.Load() {
-		o.visited.Store(true)
-	}
 	if !o.warm.Load() {
 		o.warm.Store(true)
+	}
+}
+
+// ripeAfter is how old an object is before somebody who asks for it came back:
+// until then it may be the download that brought it in.
+const ripeAfter = 5 * time.Minute
+
+// Ask notes that somebody asks for the object from its beginning, and eviction
+// passes it over once. It is for the first piece of a download: a client that
+// fetches in pieces is one that came once, and if each of its requests counted,
+// everything fetched in pieces would look popular (docs/decisions/0008).
+func (o *Object) Ask() {
+	if !o.visited.Load() && time.Since(o.created) >= o.s.ripe {
+		o.visited.Store(true)
 	}
 }
 
@@ -134,7 +165,7 @@ func (o *Object) makeSegment(number int64) *segment {
 }
 
 // Has reports whether chunk i is there and right: its checksum was found to
-// match since the last unclean stop, if need be by reading it now.
+// match since the drive was opened, if need be by reading it now.
 func (o *Object) Has(i int64) bool {
 	if i < 0 {
 		return false
@@ -176,10 +207,12 @@ func (o *Object) check(i int64, s *segment) error {
 	buf := buffers.Get().(*[ChunkSize]byte)
 	defer buffers.Put(buf)
 	b := buf[:chunkLen(o.sizeFor(i), i)]
+	at := o.v.watch.begin()
 	f, err := o.open()
 	if err == nil {
 		_, err = f.ReadAt(b, i*ChunkSize)
 	}
+	o.v.watch.end(at)
 	if err != nil {
 		// A file that is too short lost its end in the stop; that is no
 		// trouble of the drive.
@@ -199,11 +232,8 @@ func (o *Object) check(i int64, s *segment) error {
 		o.loseLocked(i, s)
 		return errMismatch
 	}
-	if s.verified[w].Load()&bit == 0 {
-		s.verified[w].Or(bit)
-		s.dirty = true
-		o.changed()
-	}
+	// No change for the index: it is true for this start alone.
+	s.verified[w].Or(bit)
 	return nil
 }
 
@@ -250,14 +280,17 @@ func (o *Object) Failed(i int64, err error) {
 }
 
 // SetMeta replaces what is known of the object, such as after a 304. The size
-// must be the one it has.
+// must be the one it has, or -1: it may have become known since m was made.
 func (o *Object) SetMeta(m *Meta) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if size := o.size.Load(); m.Size != size {
+	size := o.size.Load()
+	if m.Size != size && m.Size >= 0 {
 		return fmt.Errorf("meta of %q says %d bytes, the object has %d: %w", o.key, m.Size, size, errSize)
 	}
-	o.meta.Store(m.clone())
+	m = m.clone()
+	m.Size = size
+	o.meta.Store(m)
 	o.changed()
 	return nil
 }
@@ -332,35 +365,57 @@ func (o *Object) File() (*os.File, error) {
 	return f.OS(), nil
 }
 
-// open returns the file, opening or making it first if need be.
+// open returns the file, opening or making it first if need be. The caller holds
+// the object.
 func (o *Object) open() (file, error) {
 	if h := o.handle.Load(); h != nil {
 		return h.f, nil
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	o.opening.Lock()
+	defer o.opening.Unlock()
 	if h := o.handle.Load(); h != nil {
 		return h.f, nil
 	}
-	if o.settled || o.doomed.Load() && !o.hasFile {
+	o.mu.Lock()
+	has, gone := o.hasFile, o.settled || o.doomed.Load() && !o.hasFile
+	o.mu.Unlock()
+	if gone {
 		return nil, ErrGone
 	}
 	if err := o.v.usable(); err != nil {
 		return nil, err
 	}
-	name := o.v.path(o.id)
-	f, err := o.v.fs.Open(name, !o.hasFile)
-	if !o.hasFile && errors.Is(err, fs.ErrNotExist) {
-		if err = o.v.fs.Mkdir(o.v.parent(o.id)); err == nil {
-			f, err = o.v.fs.Open(name, true)
-		}
-	}
+	f, err := o.openFile(has)
 	if err != nil {
 		return nil, fmt.Errorf("opening the file of %q: %w", o.key, err)
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	o.hasFile = true
 	o.handle.Store(&handle{f})
 	return f, nil
+}
+
+// openFile opens the file that is there, or makes it.
+func (o *Object) openFile(has bool) (file, error) {
+	name := o.v.path(o.id)
+	if has {
+		return o.v.fs.Open(name, false)
+	}
+	if o.id < o.v.first {
+		// A file of an earlier life may be there that the index never heard of,
+		// and be read by who got it from the volume before: it stays theirs.
+		if err := o.v.fs.Remove(name); err != nil {
+			return nil, err
+		}
+	}
+	f, err := o.v.fs.Open(name, true)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = o.v.makeParent(o.id); err == nil {
+			f, err = o.v.fs.Open(name, true)
+		}
+	}
+	return f, err
 }
 
 // changed notes that the index is behind. The caller holds o.mu.
@@ -378,6 +433,9 @@ func (o *Object) unsaved() bool { return o.changes.Load() != o.saved.Load() }
 // Doom makes the object not current any more: Get does not find it, Put refuses,
 // and its bytes are freed when its last holder releases it.
 func (o *Object) Doom() { o.s.doom(o) }
+
+// Doomed reports whether the object is not current any more.
+func (o *Object) Doomed() bool { return o.doomed.Load() }
 
 // settle closes the file of an object that is out of the hot set and held by
 // nobody, and removes it if the object is doomed and the index has forgotten it.
@@ -403,6 +461,6 @@ func (o *Object) settle() {
 
 func (m *Meta) clone() *Meta {
 	c := *m
-	c.Header = slices.Clone(m.Header)
+	c.Header, c.Selecting = slices.Clone(m.Header), slices.Clone(m.Selecting)
 	return &c
 }

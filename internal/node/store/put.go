@@ -81,12 +81,13 @@ func (o *Object) put(i int64, data []byte) error {
 	}
 
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	if err := o.fits(i, int64(len(data))); err != nil { // SetSize came between
-		o.hollowLocked(i)
+		o.mu.Unlock()
+		o.hollow(i)
 		v.used.Add(-room)
 		return err
 	}
+	defer o.mu.Unlock()
 	if room > 0 && s.allocated[w]&bit != 0 {
 		v.used.Add(-room) // counted meanwhile by one who put it and lost it again
 		room = 0
@@ -111,6 +112,8 @@ func (o *Object) put(i int64, data []byte) error {
 // although the store reserved it, the store makes some, once.
 func (o *Object) write(i int64, data []byte) error {
 	v := o.v
+	at := v.watch.begin()
+	defer v.watch.end(at)
 	f, err := o.open()
 	if err != nil {
 		return v.writeError(err)

@@ -29,7 +29,8 @@ func (sl *slot) path() string {
 
 // SetDrives makes drives the store's, while it is used. Drives that are new are
 // open before anything else changes; if one does not open, all stays as it was
-// and the error says why. A drive that stays may get another budget: what is
+// and the error says why. One with an ID was used before: if it does not open,
+// it is taken out and tried again, as at Open, unless no drive is left. A drive that stays may get another budget: what is
 // above a lower one is evicted in the background. A drive that goes is left
 // cleanly, with what it holds; who reads from it reads on, who comes later does
 // not find it. Drives are the same if their paths are.
@@ -51,6 +52,7 @@ func (s *Store) SetDrives(ctx context.Context, drives []Drive) error {
 	}
 	next := make([]*slot, len(drives))
 	var added []*slot
+	var out []error // why drives that were used before are out
 	undo := func(err error) error {
 		errs := []error{err}
 		for _, sl := range added {
@@ -75,14 +77,22 @@ func (s *Store) SetDrives(ctx context.Context, drives []Drive) error {
 		if err == nil {
 			err = sl.open(true)
 		}
-		if err != nil {
+		switch {
+		case err == nil:
+		case d.ID == "" || ctx.Err() != nil:
 			return undo(fmt.Errorf("drives[%d]: %w", i, err))
+		default:
+			s.log.Error("drive taken out", "drive", d.Path, "err", err)
+			out = append(out, err)
 		}
 		added = append(added, sl)
 		if err := s.metrics.watch(sl); err != nil {
 			return undo(fmt.Errorf("registering the metrics of drive %s: %w", d.Path, err))
 		}
 		next[i] = sl
+	}
+	if len(out) == len(drives) {
+		return undo(fmt.Errorf("%w: %w", ErrNoDrive, errors.Join(out...)))
 	}
 	for i, d := range drives {
 		sl := next[i]

@@ -63,6 +63,8 @@ type Options struct {
 	openIndex  func(path string) (indexer, error) // for tests; nil: SQLite
 	batchDelay time.Duration                      // for tests; 0: batchDelay
 	retry      time.Duration                      // for tests; 0: firstRetry
+	hang       time.Duration                      // for tests; 0: hangAfter
+	ripe       time.Duration                      // for tests; 0: ripeAfter
 }
 
 // Store is a set of drives. Its methods may be called at the same time.
@@ -73,12 +75,16 @@ type Store struct {
 	openIndex  func(path string) (indexer, error)
 	batchDelay time.Duration
 	retry      time.Duration
+	hang       time.Duration
+	ripe       time.Duration
 	reserve    int64
 	scrubRate  int64
 	perShard   int
 	slots      atomic.Pointer[[]*slot] // in the order of the configuration; replaced as a whole
 	drives     sync.Mutex              // held while slots is replaced
 	run        context.Context         // ends at Close; the slots live under it
+
+	seen sync.Map // ids of drives that were open; true
 
 	shards [shards]shard
 	gen    atomic.Uint64 // the last one given out
@@ -114,6 +120,12 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	if s.retry == 0 {
 		s.retry = firstRetry
+	}
+	if s.hang = o.hang; s.hang == 0 {
+		s.hang = hangAfter
+	}
+	if s.ripe = o.ripe; s.ripe == 0 {
+		s.ripe = ripeAfter
 	}
 	s.perShard = perShard(o.MaxOpen)
 	for i := range s.shards {
@@ -212,11 +224,13 @@ func (s *Store) volumes() []*volume {
 	return all
 }
 
-// dropVolume takes the objects of a drive, or with nil of all, out of memory.
+// dropVolume takes the objects of a drive, or with nil of all, out of memory:
+// first all of them, for nobody to find them any more; their files are closed
+// then, which may take as long as a drive hangs.
 func (s *Store) dropVolume(v *volume) {
+	var out []*Object
 	for i := range s.shards {
 		sh := &s.shards[i]
-		var out []*Object
 		sh.mu.Lock()
 		for key, o := range sh.hot {
 			if v == nil || o.v == v {
@@ -231,6 +245,6 @@ func (s *Store) dropVolume(v *volume) {
 			}
 		}
 		sh.mu.Unlock()
-		settleAll(out)
 	}
+	settleAll(out)
 }

@@ -81,12 +81,9 @@ func (v *volume) sweepFile(path string, id int64) error {
 
 // hollowOut frees the blocks of chunks that are not counted.
 func (o *Object) hollowOut() error {
-	o.mu.Lock()
-	if !o.hasFile { // none is
-		defer o.mu.Unlock()
-		return o.v.fs.Remove(o.v.path(o.id))
+	if done, err := o.removeUnknown(); done {
+		return err
 	}
-	o.mu.Unlock()
 	f, err := o.open()
 	if errors.Is(err, ErrGone) {
 		return nil
@@ -114,23 +111,45 @@ func (o *Object) hollowOut() error {
 	return nil
 }
 
+// removeUnknown removes the file if none of its chunks is counted, and reports
+// whether that is so.
+func (o *Object) removeUnknown() (done bool, err error) {
+	o.opening.Lock() // nobody makes one meanwhile
+	defer o.opening.Unlock()
+	o.mu.Lock()
+	has := o.hasFile
+	o.mu.Unlock()
+	if has {
+		return false, nil
+	}
+	return true, o.v.fs.Remove(o.v.path(o.id))
+}
+
 // hollow makes a hole of chunk i unless it is counted. Whoever writes the chunk
 // has the stripe until it is, and so has the caller. It reports whether no
 // blocks are left uncounted.
 func (o *Object) hollow(i int64) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.hollowLocked(i)
-}
-
-// hollowLocked is hollow with o.mu held.
-func (o *Object) hollowLocked(i int64) bool {
 	number, w, bit := at(i)
-	h := o.handle.Load()
-	if s := o.segment(number); h == nil || s != nil && s.allocated[w]&bit != 0 {
+	o.mu.Lock()
+	h, s := o.handle.Load(), o.segment(number)
+	counted := s != nil && s.allocated[w]&bit != 0
+	o.mu.Unlock()
+	if h == nil || counted {
 		return true
 	}
-	if err := h.f.PunchHole(i*ChunkSize, ChunkSize); err != nil {
+	if o.v.ended.Load() {
+		return true // the file is that of another volume by now, or will be
+	}
+	if o.v.again {
+		// Somebody may still read the chunk by the volume before, to which it
+		// counts. Taking the file away, as the caller may, takes it from nobody.
+		o.v.sweep.Store(true)
+		return false
+	}
+	began := o.v.watch.begin()
+	err := h.f.PunchHole(i*ChunkSize, ChunkSize)
+	o.v.watch.end(began)
+	if err != nil {
 		o.v.sweep.Store(true) // the next start tries again
 		if !errors.Is(err, errors.ErrUnsupported) {
 			o.v.s.log.Warn("freeing blocks", "drive", o.v.dir, "key", o.key, "chunk", i, "err", err)

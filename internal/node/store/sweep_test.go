@@ -119,6 +119,32 @@ func TestChunksPutDuringTheSweepStay(t *testing.T) {
 	}
 }
 
+// A drive that was away and is back is another volume, whose sweep knows nothing
+// of what the one before had not told the index. Whoever still reads from that
+// one reads what it had.
+func TestASweepTakesNothingFromThoseWhoRead(t *testing.T) {
+	t.Parallel()
+	o := options(t.TempDir(), 100*mib)
+	o.retry, o.batchDelay = time.Millisecond, time.Hour
+	s := open(t, o)
+	v := s.volumes()[0]
+	x := create(t, s, "k", 2*mib)
+	defer x.Release()
+	put(t, x, 2*mib, 0)
+	if err := v.flush(); err != nil {
+		t.Fatal(err)
+	}
+	put(t, x, 2*mib, 1)
+	v.fail(stateFailed, errors.New("away"))
+	eventually(t, "the drive is back and swept", func() bool {
+		vs := s.volumes()
+		return len(vs) == 1 && vs[0] != v && !vs[0].sweep.Load()
+	})
+	if n, err := check(x); n != 2 || err != nil {
+		t.Errorf("%d chunks, %v; want both, right", n, err)
+	}
+}
+
 func TestTheSweepWaitsForAChunkThatIsWrittenAndNotYetCounted(t *testing.T) {
 	t.Parallel()
 	f := &faults{}

@@ -13,7 +13,7 @@ type fileSystem interface {
 	// Open opens the file of an object. With create it is made, or emptied.
 	Open(name string, create bool) (file, error)
 	Remove(name string) error // nothing there: no error
-	Mkdir(name string) error  // with parents
+	Mkdir(name string) error  // there already: no error
 	Stat(name string) (fs.FileInfo, error)
 	Allocated(name string) (int64, error) // bytes on disk
 	Usage(dir string) (disk.Space, error)
@@ -72,7 +72,13 @@ func (system) Allocated(name string) (int64, error) {
 	return n, errors.Join(err, f.Close())
 }
 
-func (system) Mkdir(name string) error               { return os.MkdirAll(name, 0o700) }
+func (system) Mkdir(name string) error {
+	if err := os.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
 func (system) Stat(name string) (fs.FileInfo, error) { return os.Stat(name) }
 func (system) Usage(dir string) (disk.Space, error)  { return disk.Usage(dir) }
 func (system) SyncFS(dir string) error               { return disk.SyncFS(dir) }

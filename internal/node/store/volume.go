@@ -51,6 +51,8 @@ type volume struct {
 	block    int64 // unit of allocation
 	first    int64 // ids below were given out before this volume was opened
 	epoch    uint32
+	unclean  bool  // it was not left cleanly before this start
+	again    bool  // this process had the drive open before
 	scrubbed int64 // the background scrub of an earlier life came to this id
 
 	keep    int64        // bytes of the file system to be left free
@@ -86,6 +88,7 @@ type volume struct {
 	crowd chan struct{} // above the high mark
 	look  chan struct{} // see whether the drive works
 
+	watch    watch        // what the drive has not answered yet
 	troubles atomic.Int64 // I/O errors since the last tick of a minute
 	ended    atomic.Bool
 	stopped  atomic.Bool // Close is under way: no new changes
@@ -189,6 +192,21 @@ func (v *volume) stripe(id, chunk int64) *sync.Mutex {
 
 func (v *volume) parent(id int64) string { return objectDir(v.dir, id) }
 func (v *volume) path(id int64) string   { return filepath.Join(v.parent(id), fmt.Sprintf("%016x", id)) }
+
+// makeParent makes the directory of the id's file, but nothing in the place of a
+// drive that has gone: a mount point without its drive is not filled.
+func (v *volume) makeParent(id int64) error {
+	if err := v.s.readable(v.dir, v.id); err != nil {
+		return err
+	}
+	dir := v.parent(id)
+	for _, name := range []string{filepath.Dir(filepath.Dir(dir)), filepath.Dir(dir), dir} {
+		if err := v.fs.Mkdir(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // objectDir returns where the file of the id lies. Neighbouring ids, which are
 // made and evicted together, share a directory.

@@ -27,7 +27,7 @@ var (
 // State is what the index remembers about its drive. Used and Objects are kept
 // by the index itself, in the same transaction as the rows they sum up.
 type State struct {
-	Epoch   uint32 // number of unclean starts, from 1
+	Epoch   uint32 // number of starts, from 1
 	Dirty   bool   // open now, or not closed cleanly
 	Sweep   bool   // files without a row may exist
 	NextID  int64  // every id below may have been given out; none at or above it

@@ -3,6 +3,7 @@ package index
 import (
 	"database/sql"
 	"errors"
+	"fmt"
 	"strings"
 )
 
@@ -18,11 +19,15 @@ func readRow(s scanner) (Row, error) {
 		Stored: int64(stored), Disk: int64(disk), Chunks: int64(chunks), Pinned: pinned > 0, Created: int64(created), Meta: meta}, err
 }
 
-// Get returns the row with the key, or ErrNotFound.
+// Get returns the row with the key, or ErrNotFound. A damaged page can lead the
+// search to the row of another key: that is ErrCorrupt, not an answer.
 func (x *SQLite) Get(key []byte) (Row, error) {
 	r, err := readRow(x.get.QueryRow(bytes(key)))
 	if errors.Is(err, sql.ErrNoRows) {
 		return Row{}, ErrNotFound
+	}
+	if err == nil && string(r.Key) != string(key) {
+		return Row{}, fmt.Errorf("%w: looking for one key found another", ErrCorrupt)
 	}
 	return r, classify(err)
 }
