@@ -27,7 +27,7 @@ func (f *Filler) first(ctx context.Context, resource any, w Want) (*Reply, error
 			return rep, nil
 		case rep.Status == 206 && !a.Ranged:
 			rep.Body.Close()
-			return nil, &StatusError{Status: 502}
+			return nil, ErrUnaskedPart
 		case rep.Status == 200 && a.Ranged && rep.Size > a.Range.Start && (rep.Size > a.Range.End || a.Range.Start > 0):
 			f.cfg.Source.LearnNoRanges(resource)
 			return rep, nil

@@ -353,6 +353,12 @@ func (d *disk) Doom() {
 	d.doomed = true
 }
 
+func (d *disk) Doomed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.doomed
+}
+
 func (d *disk) Retain() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -42,6 +42,7 @@ type Object interface {
 	// SetSize says how long the object is, once, if it was not known before.
 	SetSize(n int64) error
 	Doom()
+	Doomed() bool // it is not what its key stands for any more
 	Retain()
 	Release()
 }
@@ -70,6 +71,9 @@ type Reply struct {
 	Range  byterange.Range // what Body holds, when Status is 206
 	Strong string          // a validator that may bind parts together; "" if there is none
 	Body   io.ReadCloser
+	// Trailer returns the fields that came after Body, once that has ended. Nil:
+	// there are none.
+	Trailer func() http.Header
 }
 
 // Source fetches from upstream.
@@ -107,6 +111,9 @@ var ErrPass = errors.New("not to be kept")
 // ErrChanged says that the representation changed upstream while it was being
 // read: what is missing of the old one can never be had again.
 var ErrChanged = errors.New("the content changed upstream")
+
+// ErrUnaskedPart says that the origin answers in part what it is asked for whole.
+var ErrUnaskedPart = errors.New("the origin answered in part to a request for the whole")
 
 // A StatusError is an answer of the origin that is neither content nor a
 // redirect that may be followed.
@@ -250,7 +257,7 @@ func (f *Filler) Attach(key string, resource any, obj Object, size int64, strong
 	obj.Retain()
 	c := f.newContentLocked(key, resource, obj, size, strong)
 	c.users = 1
-	if f.live[key] == nil { // else this one may be an older generation
+	if f.live[key] == nil && !obj.Doomed() { // else this one may be an older generation
 		f.live[key] = c
 	}
 	c.failed = f.failed[f.failKey(key, resource)]
@@ -278,6 +285,22 @@ func (f *Filler) ForgetAll() {
 	clear(f.failed)
 	clear(f.private)
 	clear(f.live)
+}
+
+// Forget drops what is remembered of a key, and leaves what is being filled to
+// those who read it, and answers under way to those who wait for them: who comes
+// now asks the origin.
+func (f *Filler) Forget(key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.private, key)
+	delete(f.live, key)
+	for k, h := range f.heads {
+		if k.key == key {
+			h.void = true
+			delete(f.heads, k)
+		}
+	}
 }
 
 // failKey is what a failure is remembered under: an origin that fails must not

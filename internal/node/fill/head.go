@@ -20,13 +20,17 @@ type Want struct {
 	Probe bool
 	// Revalidate asks the origin whether the stored object is still good.
 	Revalidate bool
+	// Who asks, where the first answer may turn out to be for them alone:
+	// requests of others do not wait for it.
+	Who string
 }
 
-// Opened is what became of an Open: one of its fields is set.
+// Opened is what became of an Open: one of its first three fields is set.
 type Opened struct {
 	Content *Content // must be closed
 	Pass    *Reply   // not to be kept; the body is the caller's
 	Renewed bool     // there is a stored object that is good, or good again
+	Shared  bool     // somebody else's request brought it
 }
 
 // A head is a first answer under way, shared by all who wait for it.
@@ -43,12 +47,14 @@ type head struct {
 
 	waiters int  // guarded by Filler.mu; each is a user of content once that is set
 	orphan  bool // nobody will read a body that only the leader may have; guarded by Filler.mu
+	void    bool // what it brings must not be kept: see Forget; guarded by Filler.mu
 }
 
 // headKey tells heads apart: who has nothing stored cannot share a 304.
 type headKey struct {
 	key        string
 	revalidate bool
+	who        string // Want.Who
 }
 
 // Open asks the origin for a resource that is not stored, or whose stored
@@ -61,11 +67,20 @@ func (f *Filler) Open(ctx context.Context, key string, resource any, w Want) (Op
 	route := f.cfg.Keeper.Route(resource)
 	for {
 		o, by, err := f.open(ctx, key, resource, w)
-		if err == nil || by == "" || by == route || errors.Is(err, ErrPass) {
+		switch {
+		case o.Shared && w.elsewhere(err):
+			// The range of the one who asked lies behind the end, not ours.
+		case err == nil || by == "" || by == route || errors.Is(err, ErrPass):
 			return o, err
 		}
 		// It failed on another way than ours, which is not tried yet.
 	}
+}
+
+// elsewhere reports whether err is about a range that is not this one.
+func (w *Want) elsewhere(err error) bool {
+	var ue *UnsatisfiedError
+	return errors.As(err, &ue) && (w.probes() || w.Range.Start < ue.Size)
 }
 
 // open is Open once. by is the route of the head that was waited for.
@@ -79,9 +94,9 @@ func (f *Filler) open(ctx context.Context, key string, resource any, w Want) (_ 
 	select {
 	case <-h.done:
 		if h.pass != nil && !leader {
-			return Opened{}, "", ErrPass
+			return Opened{Shared: true}, "", ErrPass
 		}
-		return Opened{Content: h.content, Pass: h.pass, Renewed: h.renewed}, h.route, h.err
+		return Opened{Content: h.content, Pass: h.pass, Renewed: h.renewed, Shared: !leader}, h.route, h.err
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	case <-silence.C:
@@ -97,17 +112,17 @@ func (f *Filler) join(key string, resource any, w Want) (h *head, leader bool, o
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
-	if now.Before(f.private[key]) {
+	if w.Who == "" && now.Before(f.private[key]) {
 		return nil, false, o, ErrPass
 	}
 	if c := f.live[key]; c != nil && !w.Revalidate {
 		c.join(resource)
-		return nil, false, Opened{Content: c}, nil
+		return nil, false, Opened{Content: c, Shared: true}, nil
 	}
 	if fl := f.failed[f.failKey(key, resource)]; now.Before(fl.until) {
 		return nil, false, o, fl.err
 	}
-	k := headKey{key, w.Revalidate}
+	k := headKey{key, w.Revalidate, w.Who}
 	h = f.heads[k]
 	if h == nil {
 		h = &head{done: make(chan struct{}), route: f.cfg.Keeper.Route(resource)}
@@ -169,7 +184,7 @@ func (f *Filler) settle(h *head, k headKey, resource any, w Want, rep *Reply, er
 		err = f.renew(resource, rep)
 		renewed = err == nil
 	default:
-		c, err = f.begin(k.key, resource, rep, w)
+		c, err = f.begin(h, k.key, resource, rep, w)
 		if errors.Is(err, ErrPass) {
 			err = nil
 			pass = rep
@@ -190,14 +205,17 @@ func (f *Filler) settle(h *head, k headKey, resource any, w Want, rep *Reply, er
 		}
 	}
 	now := time.Now()
-	if pass != nil && pass.Status < 400 {
+	if pass != nil && pass.Status < 400 && k.who == "" && !h.void {
 		// Whoever comes in the next while is not kept waiting for an answer
-		// that cannot be shared.
+		// that cannot be shared. What somebody got for themselves says nothing
+		// of what others will.
 		f.private[k.key] = now.Add(time.Minute)
 		f.sweepLocked(now)
 	}
 	orphan := h.orphan
-	delete(f.heads, k) // before done: who comes now must look again
+	if f.heads[k] == h {
+		delete(f.heads, k) // before done: who comes now must look again
+	}
 	close(h.done)
 	f.mu.Unlock()
 	if pass != nil && orphan {
@@ -208,9 +226,15 @@ func (f *Filler) settle(h *head, k headKey, resource any, w Want, rep *Reply, er
 	}
 }
 
-// begin makes the Content of a new generation from its first reply. It returns
-// with one reference held, and the body being read.
-func (f *Filler) begin(key string, resource any, rep *Reply, w Want) (*Content, error) {
+// begin makes the Content of a new generation from the first reply, that of h. It
+// returns with one reference held, and the body being read.
+func (f *Filler) begin(h *head, key string, resource any, rep *Reply, w Want) (*Content, error) {
+	f.mu.Lock()
+	void := h.void
+	f.mu.Unlock()
+	if void {
+		return nil, ErrPass // it was asked for before what made it old
+	}
 	obj, err := f.beginObject(resource, rep)
 	if err != nil {
 		if !errors.Is(err, ErrPass) {
@@ -220,7 +244,11 @@ func (f *Filler) begin(key string, resource any, rep *Reply, w Want) (*Content, 
 	}
 	f.mu.Lock()
 	c := f.newContentLocked(key, resource, obj, rep.Size, rep.Strong)
-	f.live[key] = c
+	if h.void {
+		obj.Doom()
+	} else {
+		f.live[key] = c
+	}
 	delete(f.failed, f.failKey(key, resource))
 	f.mu.Unlock()
 	c.startWith(rep, w)
