@@ -22,6 +22,14 @@ type Body interface {
 	Close()
 }
 
+// Trailing is a Body with fields after it (RFC 9110, section 6.5). They reach the
+// client if the body is sent in chunks.
+type Trailing interface {
+	// Trailer calls add for each field; it is called once, after Next said
+	// io.EOF. Names and values are proper ones.
+	Trailer(add func(name, value string))
+}
+
 // A Piece is either bytes in memory or a part of a file.
 type Piece struct {
 	Bytes []byte
@@ -47,6 +55,10 @@ const (
 	blockSize = 256 << 10
 	// step is how much leaves under one deadline.
 	step = 1 << 20
+	// maxLarge is how many answers may have blocks of that size at once. Who reads
+	// slowly keeps them for long: the others get small ones, so that thousands
+	// take little memory, at more system calls each.
+	maxLarge = 256
 )
 
 var (
@@ -60,7 +72,62 @@ var (
 	smalls = sync.Pool{New: func() any { b := make([]byte, maxHead+smallPiece); return &b }}
 	blocks = sync.Pool{New: func() any { b := make([]byte, maxHead+blockSize); return &b }}
 	helds  = sync.Pool{New: func() any { b := make([]byte, 0, maxHead+blockSize+blockSize/128); return &b }}
+	lights = sync.Pool{New: func() any { b := make([]byte, 0, maxHead+smallPiece+smallPiece/64); return &b }} // helds for small blocks
 )
+
+// A desk is the memory that a part of an answer is put together in.
+type desk struct {
+	s     *Server
+	block *[]byte // nil: not wanted
+	held  *[]byte // for TLS records; nil: there is nothing to gather
+	most  int64   // bytes of content at once
+	large bool
+}
+
+// desk returns memory for a part of n bytes; put gives it back. block says
+// whether the part has to be read first.
+func (x *Exchange) desk(n int64, block bool) desk {
+	d := desk{s: x.s, most: smallPiece}
+	gather := x.c.tls != nil && n > smallPiece
+	if gather || block && n > smallPiece {
+		if x.s.large.Add(1) <= maxLarge {
+			d.large, d.most = true, blockSize
+		} else {
+			x.s.large.Add(-1)
+		}
+	}
+	switch {
+	case block && d.large:
+		d.block = blocks.Get().(*[]byte)
+	case block:
+		d.block = smalls.Get().(*[]byte)
+	}
+	switch {
+	case gather && d.large:
+		d.held = helds.Get().(*[]byte)
+	case gather:
+		d.held = lights.Get().(*[]byte)
+	}
+	return d
+}
+
+func (d *desk) put() {
+	switch {
+	case d.block != nil && d.large:
+		blocks.Put(d.block)
+	case d.block != nil:
+		smalls.Put(d.block)
+	}
+	switch {
+	case d.held != nil && d.large:
+		helds.Put(d.held)
+	case d.held != nil:
+		lights.Put(d.held)
+	}
+	if d.large {
+		d.s.large.Add(-1)
+	}
+}
 
 // A stream is an Exchange as the engine sees it: a body that writes itself.
 type stream Exchange
@@ -113,7 +180,7 @@ func (x *Exchange) write() (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			x.s.panicked("body", r)
-			x.c.holding, x.c.held = false, nil
+			x.c.forget()
 			err = errPanic
 		}
 	}()
@@ -206,11 +273,11 @@ func (x *Exchange) piece(p Piece) (int64, error) {
 
 // memory writes bytes that lie in memory.
 func (x *Exchange) memory(b []byte) (int64, error) {
-	most := step
-	hp := x.records(int64(len(b)))
+	d := x.desk(int64(len(b)), false)
+	defer d.put()
+	most, hp := step, d.held
 	if hp != nil {
-		defer helds.Put(hp)
-		most = blockSize
+		most = int(d.most)
 	}
 	var n int64
 	if !x.headed {
@@ -247,9 +314,7 @@ func (x *Exchange) sendfile(p Piece) (int64, error) {
 	}
 	var n int64
 	for n < p.Len {
-		if n > 0 {
-			x.c.extend(time.Now())
-		}
+		x.c.extend(time.Now())
 		k, err := sendfile.Send(x.c.tcp, p.File, p.Off+n, min(p.Len-n, step))
 		n += k
 		if err != nil {
@@ -262,16 +327,9 @@ func (x *Exchange) sendfile(p Piece) (int64, error) {
 // blocks reads a part of a file and writes it in large blocks, each with all
 // its TLS records in one system call.
 func (x *Exchange) blocks(p Piece) (int64, error) {
-	pool := &blocks
-	if p.Len <= smallPiece {
-		pool = &smalls
-	}
-	bp := pool.Get().(*[]byte)
-	defer pool.Put(bp)
-	hp := x.records(p.Len)
-	if hp != nil {
-		defer helds.Put(hp)
-	}
+	d := x.desk(p.Len, true)
+	defer d.put()
+	bp, hp := d.block, d.held
 	var n int64
 	for n < p.Len {
 		b := (*bp)[:0]
@@ -298,31 +356,19 @@ func (x *Exchange) blocks(p Piece) (int64, error) {
 	return n, nil
 }
 
-// records returns memory to gather the TLS records of n bytes in, nil when
-// there is nothing to gather. It goes back to helds.
-func (x *Exchange) records(n int64) *[]byte {
-	if x.c.tls == nil || n <= smallPiece {
-		return nil
-	}
-	return helds.Get().(*[]byte)
-}
-
 // writeUnknown writes a body whose length is not known: in chunks (RFC 9112
 // 7.1), or as it is when the end of the connection ends it.
 func (x *Exchange) writeUnknown(p Piece, over bool) error {
 	if _, err := x.memory(nil); err != nil {
 		return err
 	}
-	bp := blocks.Get().(*[]byte)
-	defer blocks.Put(bp)
-	hp := x.records(blockSize)
-	if hp != nil {
-		defer helds.Put(hp)
-	}
+	d := x.desk(blockSize, true)
+	defer d.put()
+	bp, hp := d.block, d.held
 	for !over {
 		n := p.size()
 		for off := int64(0); off < n; {
-			k := min(n-off, blockSize)
+			k := min(n-off, d.most)
 			b := (*bp)[:0]
 			if !x.http10 {
 				b = strconv.AppendInt(b, k, 16)
@@ -356,7 +402,11 @@ func (x *Exchange) writeUnknown(p Piece, over bool) error {
 	if x.http10 {
 		return nil
 	}
-	_, err := x.send([]byte("0\r\n\r\n"), nil)
+	end := []byte("0\r\n")
+	if t, ok := x.body.(Trailing); ok {
+		t.Trailer(func(name, value string) { end = append(end, name+": "+value+"\r\n"...) })
+	}
+	_, err := x.send(append(end, '\r', '\n'), nil)
 	return err
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,8 +33,9 @@ type conn struct {
 	s      *Server
 	door   *door // it came through
 	scheme string
-	tls    *tlsConn // nil when plain
-	top    net.Conn // tls or this
+	from   netip.Addr // whom it counts for
+	tls    *tlsConn   // nil when plain
+	top    net.Conn   // tls or this
 
 	busy    atomic.Bool // between a request's first byte and its answer's end
 	aborted atomic.Bool // nobody waits for the request body any more
@@ -50,12 +52,16 @@ type conn struct {
 
 	// What is written. One goroutine at a time.
 	writeBy  time.Time // the write deadline in force
-	held     []byte    // what was written since hold
-	holding  bool
 	dropping bool
 	unread   bool // there may be input that nobody will read
 	cut      bool // the last answer is not whole
 	reset    bool // and only a reset tells the client so
+
+	// TLS answers a KeyUpdate from whatever goroutine reads, while another
+	// writes; records must leave in the order in which they were made.
+	gather  sync.Mutex
+	held    []byte // what was written since hold; guarded by gather
+	holding bool   // guarded by gather
 }
 
 // ending reports whether the connection is not to be kept.
@@ -182,9 +188,11 @@ func (c *conn) extend(now time.Time) {
 }
 
 func (c *conn) Write(p []byte) (int, error) {
-	if c.dropping {
+	if c.tls == nil && c.dropping { // over TLS, see tlsConn
 		return len(p), nil
 	}
+	c.gather.Lock()
+	defer c.gather.Unlock()
 	if c.holding {
 		c.held = append(c.held, p...)
 		return len(p), nil
@@ -194,11 +202,22 @@ func (c *conn) Write(p []byte) (int, error) {
 
 // hold gathers writes into buf until release.
 func (c *conn) hold(buf []byte) {
+	c.gather.Lock()
+	defer c.gather.Unlock()
 	c.held, c.holding = buf[:0], true
+}
+
+// forget lets go of what is held, unwritten.
+func (c *conn) forget() {
+	c.gather.Lock()
+	defer c.gather.Unlock()
+	c.held, c.holding = nil, false
 }
 
 // release writes what was held and returns the memory for reuse.
 func (c *conn) release() ([]byte, error) {
+	c.gather.Lock()
+	defer c.gather.Unlock()
 	c.holding = false
 	buf := c.held
 	c.held = nil
@@ -229,7 +248,8 @@ func (c *conn) end() {
 		}
 		return // no close_notify either, though few clients miss it
 	}
-	c.dropping, c.holding = false, false
+	c.dropping = false
+	c.forget()
 	if c.tls != nil {
 		c.tls.Conn.Close()
 	}

@@ -202,11 +202,7 @@ func (x *Exchange) Add(name, value string) {
 	if own(name) {
 		return
 	}
-	from := len(x.fields)
-	x.fields = append(x.fields, name...)
-	x.fields = append(x.fields, ": "...)
-	x.fields = append(x.fields, value...)
-	x.endField(from)
+	x.fields = appendField(x.fields, name, value)
 }
 
 // AddBytes is Add for a value that is not kept.
@@ -214,11 +210,7 @@ func (x *Exchange) AddBytes(name string, value []byte) {
 	if own(name) {
 		return
 	}
-	from := len(x.fields)
-	x.fields = append(x.fields, name...)
-	x.fields = append(x.fields, ": "...)
-	x.fields = append(x.fields, value...)
-	x.endField(from)
+	x.fields = appendField(x.fields, name, value)
 }
 
 // own reports whether a field is the front's own.
@@ -234,16 +226,45 @@ func own(name string) bool {
 	return false
 }
 
-// endField ends the field that begins at from. Control characters would split
-// the answer in two; they become spaces (RFC 9110 5.5).
-func (x *Exchange) endField(from int) {
-	line := x.fields[from:]
-	for i, b := range line {
-		if controls[b] {
+// appendField appends a field line. Control characters would split the answer in
+// two; they become spaces (RFC 9110 5.5).
+func appendField[V string | []byte](b []byte, name string, value V) []byte {
+	from := len(b)
+	b = append(b, name...)
+	b = append(b, ": "...)
+	b = append(b, value...)
+	line := b[from:]
+	for i, c := range line {
+		if controls[c] {
 			line[i] = ' '
 		}
 	}
-	x.fields = append(x.fields, '\r', '\n')
+	return append(b, '\r', '\n')
+}
+
+// Interim sends an interim answer ahead of the one to come (RFC 9110, 15.2),
+// such as 103. It may only be called while the handler runs, by one goroutine at
+// a time. Clients of HTTP/1.0 know of none and get none; the same goes for 100
+// and 101, which are between two neighbours.
+func (x *Exchange) Interim(status int, h http.Header) {
+	if x.http10 || status < http.StatusProcessing || status > 199 {
+		return
+	}
+	b := append(make([]byte, 0, 512), "HTTP/1.1 "...)
+	b = strconv.AppendInt(b, int64(status), 10)
+	b = append(b, ' ')
+	b = append(b, http.StatusText(status)...)
+	b = append(b, '\r', '\n')
+	for name, values := range h {
+		for _, v := range values {
+			if !own(name) {
+				b = appendField(b, name, v)
+			}
+		}
+	}
+	b = append(b, '\r', '\n')
+	x.c.extend(time.Now())
+	_, _ = x.c.top.Write(b) // who has left is noticed with the answer
 }
 
 // Close makes this the connection's last answer.

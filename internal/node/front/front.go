@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -39,6 +40,11 @@ type Config struct {
 	// the last two may strike an eighth earlier.
 	HeadTimeout, IdleTimeout, PieceTimeout time.Duration
 
+	// MaxConns is how many connections there may be, and MaxConnsPerAddress how
+	// many of them from one address (of IPv6: one network of 64 bits). Those above
+	// are closed at once. 0: no bound.
+	MaxConns, MaxConnsPerAddress int
+
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 }
@@ -50,10 +56,12 @@ type Server struct {
 	m      *metrics
 
 	closing atomic.Bool    // no answer keeps its connection any more
+	large   atomic.Int64   // answers that have large blocks
 	wg      sync.WaitGroup // the connections
 
 	mu    sync.Mutex
 	conns map[*conn]struct{} // guarded by mu
+	from  map[netip.Addr]int // connections of each address; guarded by mu
 	doors []*door            // guarded by mu
 }
 
@@ -66,6 +74,7 @@ type door struct {
 type metrics struct {
 	conns     *prometheus.GaugeVec
 	refused   prometheus.Counter
+	turned    *prometheus.CounterVec
 	handshake prometheus.Counter
 	panics    prometheus.Counter
 }
@@ -93,7 +102,7 @@ func New(cfg Config) *Server {
 	if cfg.Registerer == nil {
 		cfg.Registerer = prometheus.NewRegistry()
 	}
-	s := &Server{cfg: cfg, conns: map[*conn]struct{}{}}
+	s := &Server{cfg: cfg, conns: map[*conn]struct{}{}, from: map[netip.Addr]int{}}
 	s.m = &metrics{
 		conns: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "larder_front_connections",
@@ -103,6 +112,10 @@ func New(cfg Config) *Server {
 			Name: "larder_front_malformed_requests_total",
 			Help: "Requests refused because they were not proper HTTP/1.1.",
 		}),
+		turned: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "larder_front_turned_away_connections_total",
+			Help: "Connections closed at once because there were too many, of all or of their address.",
+		}, []string{"bound"}),
 		handshake: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "larder_front_failed_handshakes_total",
 			Help: "TLS handshakes that did not come to an end.",
@@ -112,7 +125,7 @@ func New(cfg Config) *Server {
 			Help: "Requests that ended in a fault of the program.",
 		}),
 	}
-	cfg.Registerer.MustRegister(s.m.conns, s.m.refused, s.m.handshake, s.m.panics)
+	cfg.Registerer.MustRegister(s.m.conns, s.m.refused, s.m.turned, s.m.handshake, s.m.panics)
 	// Deadlines are the connections' business (conn.Read), not the engine's.
 	s.engine = &fasthttp.Server{
 		Handler:                      s.serve,
@@ -222,17 +235,52 @@ func (s *Server) let(nc net.Conn, d *door, tlsConfig *tls.Config) {
 		c.tls = &tlsConn{Conn: tls.Server(c, tlsConfig), raw: c}
 		c.top = c.tls
 	}
+	c.from = source(nc.RemoteAddr())
 	s.mu.Lock()
-	if c.ending() {
+	bound := s.boundLocked(c)
+	if bound != "" || c.ending() {
 		s.mu.Unlock()
+		if bound != "" {
+			s.m.turned.WithLabelValues(bound).Inc()
+			s.cfg.Log.Debug("connection turned away", "remote", nc.RemoteAddr(), "bound", bound)
+		}
 		nc.Close()
 		return
 	}
 	s.conns[c] = struct{}{}
+	s.from[c.from]++
 	s.wg.Add(1)
 	s.mu.Unlock()
 	s.m.conns.WithLabelValues(c.scheme).Inc()
 	go s.run(c)
+}
+
+// boundLocked says which bound a new connection is above, "" for none. s.mu is
+// held.
+func (s *Server) boundLocked(c *conn) string {
+	switch {
+	case s.cfg.MaxConns > 0 && len(s.conns) >= s.cfg.MaxConns:
+		return "all"
+	case s.cfg.MaxConnsPerAddress > 0 && s.from[c.from] >= s.cfg.MaxConnsPerAddress:
+		return "address"
+	}
+	return ""
+}
+
+// source is whom a connection counts for: an address, or of IPv6 its network of
+// 64 bits, as whoever has one address of it has them all.
+func source(a net.Addr) netip.Addr {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	ip := t.AddrPort().Addr().Unmap().WithZone("")
+	if ip.Is6() {
+		if p, err := ip.Prefix(64); err == nil {
+			return p.Addr()
+		}
+	}
+	return ip
 }
 
 // run serves one connection to its end. While it is idle, the engine's buffers
@@ -242,6 +290,9 @@ func (s *Server) run(c *conn) {
 	defer func() {
 		s.mu.Lock()
 		delete(s.conns, c)
+		if s.from[c.from]--; s.from[c.from] == 0 {
+			delete(s.from, c.from)
+		}
 		s.mu.Unlock()
 		s.m.conns.WithLabelValues(c.scheme).Dec()
 	}()

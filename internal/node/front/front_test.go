@@ -88,8 +88,12 @@ func dial(t testing.TB, addr string) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nc.SetDeadline(time.Now().Add(20 * time.Second))
 	t.Cleanup(func() { nc.Close() })
+	return dialed(t, nc)
+}
+
+func dialed(t testing.TB, nc net.Conn) *client {
+	nc.SetDeadline(time.Now().Add(20 * time.Second))
 	return &client{nc, t, bufio.NewReader(nc)}
 }
 

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -202,6 +204,50 @@ func TestSlowReader(t *testing.T) {
 		}
 		within(t, "a stalled reader", time.Since(from), 60*time.Second)
 	})
+}
+
+// slowPieces is a body of parts of one file that come one after the other.
+type slowPieces struct {
+	f     *os.File
+	left  int
+	pause time.Duration
+}
+
+func (b *slowPieces) Next() (Piece, error) {
+	if b.left == 0 {
+		return Piece{}, io.EOF
+	}
+	b.left--
+	<-time.After(b.pause)
+	return Piece{File: b.f, Len: 64 << 10}, nil
+}
+
+func (b *slowPieces) Close() {}
+
+// What the node itself waits for, between pieces that are in files, is not the
+// client's time.
+func TestPiecesThatComeSlowly(t *testing.T) {
+	t.Parallel()
+	name := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(name, make([]byte, 64<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	const n, size = 30, 30 * 64 << 10
+	// Three times PieceTimeout in all.
+	_, addr := start(t, Config{PieceTimeout: 400 * time.Millisecond, Handler: func(x *Exchange) { x.Send(200, size, &slowPieces{f, n, 40 * time.Millisecond}) }}, nil)
+	resp, err := http.Get("http://" + addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if got, err := io.Copy(io.Discard, resp.Body); err != nil || got != size {
+		t.Errorf("a client that takes everything at once got %d bytes of %d, %v", got, size, err)
+	}
 }
 
 // What the engine says by itself has a deadline of its own, not one left from

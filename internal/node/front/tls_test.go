@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -35,6 +36,47 @@ func (c *countedConn) Write(p []byte) (int, error) {
 	c.l.writes.Add(1)
 	c.l.bytes.Add(int64(len(p)))
 	return c.Conn.Write(p)
+}
+
+// kept keeps what is written, in its order.
+type kept struct {
+	net.Conn
+	b []byte
+}
+
+func (k *kept) Write(p []byte) (int, error) {
+	k.b = append(k.b, p...)
+	return len(p), nil
+}
+
+// TLS answers a KeyUpdate while another goroutine gathers an answer's records:
+// neither loses what the other writes, whole or in part.
+func TestRecordsOfTwoGoroutines(t *testing.T) {
+	t.Parallel()
+	k := &kept{}
+	c := &conn{Conn: k, tls: &tlsConn{}}
+	const rounds = 1000
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for range rounds {
+			c.Write([]byte("update"))
+		}
+	})
+	var buf []byte
+	for range rounds {
+		c.hold(buf)
+		c.Write([]byte("record"))
+		c.Write([]byte("record"))
+		var err error
+		if buf, err = c.release(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wg.Wait()
+	got := string(k.b)
+	if u, r := strings.Count(got, "update"), strings.Count(got, "record"); u != rounds || r != 2*rounds || len(got) != 6*(u+r) {
+		t.Errorf("%d updates and %d records in %d bytes", u, r, len(got))
+	}
 }
 
 // The records of a block leave together: 1 MiB is 64 records and four or five
@@ -158,4 +200,29 @@ func TestTLSAndTime(t *testing.T) {
 		}
 		inner.Close()
 	})
+}
+
+// Keys of session tickets change by themselves: a ticket is good for days, not
+// for as long as the process runs.
+func TestTicketsAge(t *testing.T) {
+	t.Parallel()
+	var late atomic.Int64
+	cfg := serverTLS().Clone()
+	cfg.Time = func() time.Time { return time.Now().Add(time.Duration(late.Load())) }
+	_, addr := start(t, Config{Handler: func(x *Exchange) { x.Text(200, "ok") }}, cfg)
+	client := &tls.Config{InsecureSkipVerify: true, ServerName: "front.test", ClientSessionCache: tls.NewLRUClientSessionCache(4), MaxVersion: tls.VersionTLS12}
+	resumed := func() bool {
+		t.Helper()
+		c := dialTLS(t, addr, client)
+		c.say("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+		c.want("GET", 200, "ok\n")
+		return c.Conn.(*tls.Conn).ConnectionState().DidResume
+	}
+	if resumed() || !resumed() {
+		t.Error("a session is not taken up again")
+	}
+	late.Store(int64(8 * 24 * time.Hour))
+	if resumed() {
+		t.Error("a ticket of eight days ago is taken")
+	}
 }

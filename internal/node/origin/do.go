@@ -3,9 +3,11 @@ package origin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"net/textproto"
 	"net/url"
 	"strconv"
 	"strings"
@@ -92,7 +94,7 @@ func (c *Client) do(ctx context.Context, r *Request) (_ *Response, err error) {
 			silence = time.AfterFunc(c.cfg.SilenceTimeout, func() { t.cancel(errSilent) })
 			defer silence.Stop()
 		}
-		resp, err := t.send(method, target, header, r.ContentLength)
+		resp, err := t.send(method, target, header, r)
 		if err != nil {
 			t.origin.note(err)
 			return nil, err
@@ -161,6 +163,9 @@ func (c *Client) follow(r *Request, hop int, here location, text string) (target
 	return target, ep, nil
 }
 
+// maxInterim is how many interim answers may come before the answer.
+const maxInterim = 16
+
 // checkTarget refuses what cannot be a request target. Anything else is sent
 // as it is.
 func checkTarget(method, target string) error {
@@ -182,7 +187,7 @@ func checkTarget(method, target string) error {
 
 // send sends the request to t.origin and returns the answer's head, checked
 // but not cleaned.
-func (t *transfer) send(method, target string, header http.Header, length int64) (*http.Response, error) {
+func (t *transfer) send(method, target string, header http.Header, r *Request) (*http.Response, error) {
 	c, o := t.client, t.origin
 	req := &http.Request{
 		Method: method,
@@ -210,13 +215,28 @@ func (t *transfer) send(method, target string, header http.Header, length int64)
 		req.URL.Opaque = "/" + trimmed
 		held = &slashes{line: []byte(method + " /"), n: len(target) - len(trimmed) - 1}
 	}
-	ctx := httptrace.WithClientTrace(t.ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
 		used = info.Conn.(*conn)
 		used.slashes.Store(held)
-	}})
+	}}
+	if r.Interim != nil {
+		told := 0
+		trace.Got1xxResponse = func(code int, h textproto.MIMEHeader) error {
+			if told++; told <= maxInterim && code != http.StatusContinue && code != http.StatusSwitchingProtocols {
+				fields := http.Header(h)
+				cleanResponse(fields)
+				r.Interim(code, fields)
+			}
+			if told > maxInterim {
+				return fmt.Errorf("more than %d interim answers", maxInterim)
+			}
+			return nil
+		}
+	}
+	ctx := httptrace.WithClientTrace(t.ctx, trace)
 	transport := o.keep
 	if t.upload != nil {
-		req.Body, req.ContentLength = t.upload, length
+		req.Body, req.ContentLength = t.upload, r.ContentLength
 	}
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:

@@ -47,7 +47,8 @@ type Config struct {
 	// Proxy is the HTTP proxy to go through, http:// or https://; its
 	// userinfo becomes basic authentication. Nil: none.
 	Proxy *url.URL
-	// ProxyRoots verifies an https:// proxy. Nil: the system's roots.
+	// ProxyRoots verify an https:// proxy and, behind a proxy that opens TLS,
+	// the origins that it shows in its own name. Nil: the system's roots.
 	ProxyRoots *x509.CertPool
 	// NoProxy says for which host, or "host:port", the proxy is not to be
 	// used. Nil: none. Endpoints whose address is a loopback one never go
@@ -218,6 +219,9 @@ type Request struct {
 	// and the target to ask there. Nil: redirects are returned like any
 	// other answer.
 	Follow func(scheme, host, target string) (Endpoint, string, bool)
+	// Interim is told of interim answers (102, 103 and the like), before Do
+	// returns. Nil: nobody is.
+	Interim func(status int, h http.Header)
 }
 
 // Response is the answer's head and its body to come.

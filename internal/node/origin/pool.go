@@ -75,6 +75,9 @@ func (c *Client) trimLocked() []*origin {
 }
 
 func (c *Client) newOrigin(p place, via *proxy, roots *x509.CertPool, record *hostRecord) *origin {
+	if roots == nil && via.routeTo(p) == tunnel {
+		roots = via.roots // a proxy that opens TLS signs for its origins
+	}
 	o := &origin{
 		place:  p,
 		client: c,

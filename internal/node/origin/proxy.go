@@ -199,6 +199,16 @@ func (via *proxy) refusedByProxy(code int, host string) *Error {
 	return fail(http.StatusBadGateway, KindProxy, nil, "proxy %s answered %d for %s", via.host(), code, host)
 }
 
+// ProxyFor is the proxy that a host is reached through at this moment, nil for
+// none.
+func (c *Client) ProxyFor(host string) *url.URL {
+	p := c.proxy.Load()
+	if p.url == nil || p.noProxy(host) {
+		return nil
+	}
+	return p.url
+}
+
 // ProxyFromEnvironment reads HTTPS_PROXY, else HTTP_PROXY, and NO_PROXY, upper
 // or lower case, with getenv. The result fits [Config]; a nil proxy means that
 // none is set. Errors name the variable but not its value, which may hold a

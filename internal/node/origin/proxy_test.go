@@ -3,6 +3,8 @@ package origin
 import (
 	"bufio"
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -124,6 +126,32 @@ func TestThroughProxy(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Behind a proxy that opens TLS origins are trusted by the proxy's root; without
+// the proxy, and where a publisher names its own roots, they are not.
+func TestProxiesThatOpenTLS(t *testing.T) {
+	t.Parallel()
+	// What the proxy shows for the origin is signed by its own root.
+	secure, heads := answering(t, serverTLS(t, anHour(), "files.example.com"), answerOK)
+	p := newProxy(t, nil, map[string]string{"files.example.com:443": secure})
+	ep := Endpoint{Scheme: "https", Host: "files.example.com"}
+	resp, body := get(t, newClient(t, Config{Proxy: p.url, ProxyRoots: authority().pool}), &Request{Endpoint: ep, Target: "/f"})
+	if resp.Status != 200 || body != "ok" {
+		t.Errorf("through the proxy: %d %q", resp.Status, body)
+	}
+	<-heads
+	refused := func(name string, c *Client, ep Endpoint) {
+		t.Helper()
+		_, err := c.Do(t.Context(), &Request{Endpoint: ep, Target: "/f"})
+		var e *Error
+		if !errors.As(err, &e) || e.Kind != KindTLS {
+			t.Errorf("%s: got %v, want an error of TLS", name, err)
+		}
+	}
+	refused("without its root", newClient(t, Config{Proxy: p.url}), ep)
+	refused("directly", newClient(t, Config{ProxyRoots: authority().pool, Proxy: p.url, NoProxy: func(string) bool { return true }}), Endpoint{Scheme: "https", Host: "files.example.com", Address: secure})
+	refused("a publisher's own roots", newClient(t, Config{Proxy: p.url, ProxyRoots: authority().pool}), Endpoint{Scheme: "https", Host: "files.example.com", Roots: x509.NewCertPool()})
 }
 
 func TestProxyIsNotUsed(t *testing.T) {
