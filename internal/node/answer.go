@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -21,30 +22,39 @@ import (
 // False: the content went away before its first byte; nothing was sent.
 func (j *job) answer() bool {
 	x, m := j.x, j.meta
+	content := m.Status == http.StatusOK // conditions and ranges are of content (RFC 9110, 13.2.1 and 14.2)
+	if content {
+		switch freshness.Evaluate(j.conditions(), m.ETag, m.LastModified, j.date()) {
+		case freshness.NotModified:
+			j.came(0)
+			j.fields(http.StatusNotModified)
+			x.Head(http.StatusNotModified, -1)
+			return true
+		case freshness.PreconditionFailed:
+			j.refuse(http.StatusPreconditionFailed, "The content is not the one that the request's conditions name.")
+			return true
+		}
+	}
 	size := m.Size
 	if j.content != nil {
 		size = j.content.Size()
 	}
 	if size < 0 {
 		if j.content == nil {
-			j.content = j.n.filler.Attach(j.match.Key, j.resource(), j.obj, -1, strongStored(policy(j.match.Freshness), j.meta))
+			j.content = j.n.filler.Attach(j.key, j.resource(), j.obj, -1, strongStored(policy(j.match.Freshness), j.meta))
 		}
 		return j.answerGrowing()
 	}
-	switch freshness.Evaluate(j.conditions(), m.ETag, m.LastModified) {
-	case freshness.NotModified:
-		j.fields()
-		x.Head(http.StatusNotModified, -1)
-		return true
-	case freshness.PreconditionFailed:
-		j.refuse(http.StatusPreconditionFailed, "The content is not the one that the request's conditions name.")
+	status, length := m.Status, size
+	if status == http.StatusNoContent {
+		j.fields(status)
+		x.Head(status, -1)
 		return true
 	}
-	status, length := http.StatusOK, size
 	j.one[0] = part{r: byterange.Range{End: size}}
 	j.parts = j.one[:]
-	if v := x.Get("Range"); v != "" && j.method == http.MethodGet {
-		if ir := x.Get("If-Range"); ir == "" || freshness.IfRange(ir, m.ETag, m.LastModified) {
+	if v := x.Get("Range"); v != "" && content && j.method == http.MethodGet {
+		if ir := x.Get("If-Range"); ir == "" || freshness.IfRange(ir, m.ETag, j.strongDate()) {
 			var ok bool
 			if status, length, ok = j.ranges(v, size); !ok {
 				return true
@@ -52,20 +62,40 @@ func (j *job) answer() bool {
 		}
 	}
 	if j.method == http.MethodHead {
-		j.fields()
+		j.fields(status)
 		x.Head(status, length)
 		return true
 	}
+	j.came(j.parts[0].r.Start)
 	if ok, done := j.prime(); !ok {
 		return done
 	}
-	j.fields()
+	j.fields(status)
 	if len(j.parts) == 1 && status == http.StatusPartialContent {
 		var b [64]byte
 		x.AddBytes("Content-Range", j.parts[0].r.AppendContentRange(b[:0], size))
 	}
 	x.Send(status, length, j)
 	return true
+}
+
+// date is what may stand in for the Last-Modified of an answer to a standard
+// publisher that has none: its Date (RFC 9111, 4.3.2).
+func (j *job) date() string {
+	if j.meta.LastModified != "" || j.match.Freshness != catalog.Standard || j.x.Get("If-Modified-Since") == "" {
+		return ""
+	}
+	return j.stored().Header.Get("Date")
+}
+
+// strongDate is the Last-Modified that an If-Range may name: of a standard
+// publisher's content, only one that tells two versions apart (RFC 9110, 8.8.2.2).
+func (j *job) strongDate() string {
+	if j.match.Freshness != catalog.Standard {
+		return j.meta.LastModified
+	}
+	_, modified := freshness.StrongValidator(j.stored().Header)
+	return modified
 }
 
 // ranges applies a Range field: one range is a 206, several are
@@ -124,7 +154,7 @@ func (j *job) prime() (ok, done bool) {
 		if j.all(j.obj.Has) {
 			return true, false
 		}
-		j.content = j.n.filler.Attach(j.match.Key, j.resource(), j.obj, j.meta.Size, strongStored(policy(j.match.Freshness), j.meta))
+		j.content = j.n.filler.Attach(j.key, j.resource(), j.obj, j.meta.Size, strongStored(policy(j.match.Freshness), j.meta))
 		if j.how == hit && !j.obj.Complete() && !j.all(j.content.Here) {
 			j.how = partial
 		}
@@ -259,7 +289,7 @@ func (j *job) next() (front.Piece, error) {
 func (j *job) answerGrowing() bool {
 	x := j.x
 	patience := growingWait
-	must := x.Get("Range") != "" && j.method == http.MethodGet || j.match.Freshness != catalog.Standard
+	must := x.Get("Range") != "" && j.meta.Status == http.StatusOK && j.method == http.MethodGet || j.match.Freshness != catalog.Standard
 	if must {
 		patience = j.n.cfg.Upstream.SilenceTimeout
 	}
@@ -285,8 +315,8 @@ func (j *job) answerGrowing() bool {
 		return true
 	}
 	if j.method == http.MethodHead {
-		j.fields()
-		x.Head(http.StatusOK, -1)
+		j.fields(j.meta.Status)
+		x.Head(j.meta.Status, -1)
 		return true
 	}
 	j.one[0] = part{r: byterange.Range{End: -1}}
@@ -294,8 +324,8 @@ func (j *job) answerGrowing() bool {
 	if ok, done := j.prime(); !ok {
 		return done
 	}
-	j.fields()
-	x.Send(http.StatusOK, -1, j)
+	j.fields(j.meta.Status)
+	x.Send(j.meta.Status, -1, j)
 	return true
 }
 
@@ -306,14 +336,14 @@ var errNoLength = errors.New("the length of the content is not known yet")
 const growingWait = time.Second
 
 // fields adds what every answer with content has.
-func (j *job) fields() {
+func (j *job) fields(status int) {
 	x, m := j.x, j.meta
-	dated, age, via := false, int64(0), j.n.via
+	dated, age, via := false, time.Duration(0), j.n.via
 	for i := range m.Header {
 		f := &m.Header[i]
 		switch f.Name {
 		case "Age":
-			age, _ = strconv.ParseInt(f.Value, 10, 64)
+			age = freshness.ParseAge(f.Value)
 			continue
 		case "Via":
 			via = f.Value + ", " + via
@@ -324,6 +354,10 @@ func (j *job) fields() {
 			if len(j.parts) > 1 {
 				continue // each part has it
 			}
+		case "Content-Range":
+			if status == http.StatusPartialContent {
+				continue // this answer has its own
+			}
 		}
 		x.Add(f.Name, f.Value)
 	}
@@ -333,15 +367,30 @@ func (j *job) fields() {
 	if !dated {
 		x.Add("Date", front.HTTPDate())
 	}
-	x.Add("Accept-Ranges", "bytes")
-	age += int64(x.Start.Sub(m.ResponseTime) / time.Second)
+	if m.Status == http.StatusOK {
+		x.Add("Accept-Ranges", "bytes")
+	}
+	if j.match.Freshness == catalog.Standard {
+		age = j.stored().Age(time.Now())
+	} else {
+		// Of what does not change, the exact age is worth no look at its header.
+		age += max(0, x.Start.Sub(m.ResponseTime))
+	}
 	var b [24]byte
-	x.AddBytes("Age", strconv.AppendInt(b[:0], max(age, 0), 10))
+	x.AddBytes("Age", strconv.AppendInt(b[:0], int64(age/time.Second), 10))
 	x.Add("Via", via)
 	x.Add("Cache-Status", j.cacheStatus())
 }
 
-// cacheStatus says what the cache did (RFC 9211).
+// came tells the store of a request for what is stored, from a byte on.
+func (j *job) came(from int64) {
+	if j.obj != nil && from < store.ChunkSize {
+		j.obj.Ask()
+	}
+}
+
+// cacheStatus says what the cache did (RFC 9211). A member is a hit or went
+// forward, never both (section 2.2).
 func (j *job) cacheStatus() string {
 	switch j.how {
 	case hit:
@@ -349,21 +398,25 @@ func (j *job) cacheStatus() string {
 			return "Larder; hit"
 		}
 		return "Larder; hit; ttl=" + strconv.FormatInt(int64(j.ttl/time.Second), 10)
-	case partial:
-		return "Larder; fwd=partial; stored"
-	case revalidated:
-		return "Larder; hit; fwd=stale; fwd-status=304; detail=revalidated"
-	case stale:
-		return "Larder; hit; fwd=stale; detail=origin-unavailable"
-	case passed:
-		return "Larder; fwd=bypass"
 	case refused, failed:
 		return "Larder; detail=" + string(j.how)
 	}
-	if j.obj == nil {
-		return "Larder; fwd=uri-miss"
+	c := freshness.CacheStatus{Forward: cmp.Or(j.fwd, freshness.ForwardMiss), Collapsed: j.shared}
+	switch j.how {
+	case partial:
+		c.Forward, c.Stored = freshness.ForwardPartial, true
+	case revalidated:
+		c.ForwardStatus, c.Detail = http.StatusNotModified, "revalidated"
+	case stale:
+		c.Detail = "origin-unavailable"
+	case passed:
+		if c.Forward != freshness.ForwardMethod {
+			c.Forward = freshness.ForwardBypass
+		}
+	default:
+		c.Stored = j.obj != nil
 	}
-	return "Larder; fwd=uri-miss; stored"
+	return string(c.Append(nil))
 }
 
 // refuse answers with one plain sentence.

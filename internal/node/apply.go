@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -95,7 +96,7 @@ func (n *Node) build(d *fleet.Desired) (*built, error) {
 	n.buildProxy(d.Proxy, b, wrong)
 	if d.Catalog != nil {
 		b.builtin = d.Catalog.Builtin
-		files := memoryFS{}
+		files := catalog.Memory{}
 		for i, p := range d.Catalog.Publishers {
 			name := p.Name + ".yaml"
 			if p.Name == "" || strings.ContainsAny(p.Name, `/\`) || strings.HasPrefix(p.Name, ".") || files[name] != nil {
@@ -152,6 +153,9 @@ func (n *Node) buildProxy(p *fleet.Proxy, b *built, wrong func(field, format str
 	if err == nil {
 		b.noProxy = noProxy
 	}
+	if b.proxyRoots, err = ProxyRoots(n.cfg); err != nil {
+		wrong("proxy", "%v", err)
+	}
 	switch {
 	case p == nil:
 		b.proxy = n.cfg.Upstream.Proxy.URL()
@@ -163,9 +167,8 @@ func (n *Node) buildProxy(p *fleet.Proxy, b *built, wrong func(field, format str
 		b.proxy = cp.URL()
 	}
 	if p != nil && p.CA != "" {
-		b.proxyRoots = x509.NewCertPool()
-		if !b.proxyRoots.AppendCertsFromPEM([]byte(p.CA)) {
-			wrong("proxy.ca", "found no certificate, expected PEM")
+		if b.proxyRoots, err = withSystem([]byte(p.CA)); err != nil {
+			wrong("proxy.ca", "%v", err)
 		}
 	}
 }
@@ -192,3 +195,6 @@ func (n *Node) setDrives(ctx context.Context, drives []store.Drive) error {
 
 // Draining reports whether the node was asked to take itself out of rotation.
 func (n *Node) Draining() bool { return n.desired.draining.Load() }
+
+// same reports whether two parts of a document say the same.
+func same(a, b any) bool { return reflect.DeepEqual(a, b) }

@@ -21,6 +21,7 @@ func (n *Node) FleetState() fleet.State {
 	s := fleet.State{
 		System: SystemInfo(n.version), Started: n.started, HTTP: a.HTTP, HTTPS: a.HTTPS, Ready: len(n.unready()) == 0, Draining: n.Draining(),
 		Drives: []fleet.DriveState{}, Issues: n.issues(), Certificates: n.certificates(), Jobs: n.jobs.list(),
+		Replaced: n.program.Replaced(time.Now()),
 	}
 	for _, d := range n.store.Drives() {
 		s.Drives = append(s.Drives, fleet.DriveState{

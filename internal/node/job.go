@@ -12,6 +12,7 @@ import (
 	"larder/internal/node/accesslog"
 	"larder/internal/node/catalog"
 	"larder/internal/node/fill"
+	"larder/internal/node/freshness"
 	"larder/internal/node/front"
 	"larder/internal/node/store"
 )
@@ -35,18 +36,25 @@ type job struct {
 	n      *Node
 	x      *front.Exchange
 	method string
+	get    func(name string) string // x.Get; belongs to the job, not to the request
 	target string
 	asked  asked
 	match  *catalog.Match // nil: not served
+	key    string         // what is looked for is under; that of match, or of a variant
 
 	obj     *store.Object // retained
 	meta    *store.Meta
 	content *fill.Content // to be closed; nil when everything is stored
 
 	how  how
+	fwd  string // why the origin was asked, one of freshness.Forward…; "": nothing was stored
 	mime string // of an answer in several parts
 	ttl  time.Duration
 	err  error
+
+	shared bool // the request upstream was another's, too
+
+	request freshness.Request // see conditions
 
 	// The body: one part, or several with their heads.
 	parts   []part
@@ -71,7 +79,11 @@ type part struct {
 	r    byterange.Range
 }
 
-var jobs = sync.Pool{New: func() any { return new(job) }}
+var jobs = sync.Pool{New: func() any {
+	j := new(job)
+	j.get = func(name string) string { return j.x.Get(name) }
+	return j
+}}
 
 // scratches hold bytes on their way from a fetch to a client.
 var scratches = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
@@ -95,7 +107,7 @@ func (j *job) letGo() {
 		j.scratch = nil
 	}
 	j.meta, j.parts, j.part, j.headed, j.primed, j.closing = nil, nil, 0, false, false, nil
-	j.how, j.mime = "", ""
+	j.how, j.mime, j.shared = "", "", false
 }
 
 // Close ends the body; what it held is kept until done.
@@ -121,7 +133,7 @@ func (j *job) done(x *front.Exchange, out front.Outcome) {
 		j.log(x, out)
 	}
 	j.letGo()
-	*j = job{}
+	*j = job{get: j.get}
 	jobs.Put(j)
 }
 

@@ -9,12 +9,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"larder/internal/byterange"
 	"larder/internal/node/catalog"
 	"larder/internal/node/fill"
 	"larder/internal/node/freshness"
+	"larder/internal/node/front"
 	"larder/internal/node/origin"
 	"larder/internal/node/store"
 )
@@ -23,11 +25,42 @@ import (
 // back. It does not change once it is made.
 type resource struct {
 	match   *catalog.Match
+	key     string      // what the answer is kept under
 	target  string      // path and query as the client sent them
 	header  http.Header // what goes upstream of the client's fields
 	request *freshness.Request
+	interim *interims   // nil: nobody waits
 	stored  *store.Meta // of the object that is to be revalidated; nil on a miss
 	object  *store.Object
+}
+
+// interims are a client who waits for the answer, and is told of interim ones
+// meanwhile. The request upstream may outlast it.
+type interims struct {
+	mu sync.Mutex
+	x  *front.Exchange // nil once it does not wait any more; guarded by mu
+}
+
+func (i *interims) tell() func(status int, h http.Header) {
+	if i == nil {
+		return nil
+	}
+	return func(status int, h http.Header) {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		if i.x != nil {
+			i.x.Interim(status, h)
+		}
+	}
+}
+
+func (i *interims) end() {
+	if i == nil {
+		return
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.x = nil
 }
 
 func (r *resource) policy() freshness.Policy { return policy(r.match.Freshness) }
@@ -80,16 +113,17 @@ func (u upstream) Fetch(ctx context.Context, a *fill.Ask) (*fill.Reply, error) {
 		Target:   r.target,
 		Header:   h,
 		Follow:   u.n.follow(r),
+		Interim:  r.interim.tell(),
 	})
 	if err != nil {
 		return nil, err
 	}
-	rep := &fill.Reply{Status: resp.Status, Header: resp.Header, Size: -1}
+	rep := &fill.Reply{Status: resp.Status, Header: resp.Header, Size: -1, Trailer: resp.Trailer}
 	rep.Header.Set(requestTime, began.UTC().Format(time.RFC3339Nano))
 	rep.Body = &counted{ReadCloser: resp.Body, add: u.n.stats.upstream(r.match.Publisher.ContentType)}
 	switch resp.Status {
-	case http.StatusOK:
-		rep.Size = resp.ContentLength
+	case http.StatusNoContent:
+		rep.Size = 0
 	case http.StatusPartialContent:
 		cr, err := byterange.ParseContentRange(resp.Header.Get("Content-Range"))
 		if err != nil || !cr.Satisfied {
@@ -105,6 +139,9 @@ func (u upstream) Fetch(ctx context.Context, a *fill.Ask) (*fill.Reply, error) {
 		if cr, err := byterange.ParseContentRange(resp.Header.Get("Content-Range")); err == nil && !cr.Satisfied {
 			rep.Size = cr.Size
 		}
+	case http.StatusNotModified:
+	default:
+		rep.Size = resp.ContentLength
 	}
 	rep.Strong = strong(r.policy(), resp.Header, rep.Size)
 	return rep, nil
@@ -177,24 +214,21 @@ func (u upstream) LearnNoRanges(res any) {
 func (u upstream) Begin(res any, rep *fill.Reply) (fill.Object, error) {
 	r := res.(*resource)
 	standard := r.match.Freshness == catalog.Standard
-	if rep.Status != http.StatusOK && rep.Status != http.StatusPartialContent {
-		if standard {
-			return nil, fill.ErrPass
-		}
+	if !standard && rep.Status != http.StatusOK && rep.Status != http.StatusPartialContent {
 		return nil, &fill.StatusError{Status: rep.Status, Header: rep.Header}
 	}
 	m := u.meta(r, rep)
 	if standard {
-		s := freshness.Stored{Status: http.StatusOK, Header: rep.Header, RequestTime: m.RequestTime, ResponseTime: m.ResponseTime}
+		s := freshness.Stored{Status: m.Status, Header: rep.Header, RequestTime: m.RequestTime, ResponseTime: m.ResponseTime}
 		if keep := freshness.Storable(freshness.Standard, r.request, &s); !keep.Store {
 			return nil, fill.ErrPass
 		}
 	}
-	obj, err := u.n.store.Create(r.match.Key, m)
+	obj, err := u.n.store.Create(r.key, m)
 	if err != nil {
 		// No room or no drive: clients are served all the same.
 		u.n.stats.unstored.Inc()
-		u.n.log.Warn("object not stored", "key", r.match.Key, "err", err)
+		u.n.log.Warn("object not stored", "key", r.key, "err", err)
 		return newUnstored(m), nil
 	}
 	return obj, nil
@@ -204,7 +238,7 @@ func (u upstream) Begin(res any, rep *fill.Reply) (fill.Object, error) {
 // renewed since the request looked at it.
 func (u upstream) Stored(res any) bool {
 	r := res.(*resource)
-	obj, err := u.n.store.Get(r.match.Key)
+	obj, err := u.n.store.Get(r.key)
 	if err != nil {
 		return false
 	}
@@ -215,20 +249,38 @@ func (u upstream) Stored(res any) bool {
 // notKept are further fields that are not stored: the node makes them itself,
 // or they speak of the message that brought the bytes, not of the content.
 var notKept = map[string]bool{
-	"Content-Length": true, "Content-Range": true, "Accept-Ranges": true, "Cache-Status": true, requestTime: true,
+	"Content-Length": true, "Accept-Ranges": true, "Cache-Status": true, requestTime: true,
 }
 
 // meta makes the description that is stored with an object.
 func (u upstream) meta(r *resource, rep *fill.Reply) store.Meta {
 	m := store.Meta{
 		Publisher: r.match.Publisher.Name, ContentType: r.match.Publisher.ContentType,
-		URL: r.match.Origin.Scheme + "://" + r.name() + keyedPath(r.match.Key), Status: http.StatusOK, Size: rep.Size,
+		URL: r.match.Origin.Scheme + "://" + r.name() + keyedPath(r.match.Key), Status: rep.Status, Size: rep.Size,
 		ETag: rep.Header.Get("ETag"), LastModified: rep.Header.Get("Last-Modified"),
 		ResponseTime: time.Now(), Pin: r.match.Pin,
 	}
 	m.RequestTime, _ = time.Parse(time.RFC3339Nano, rep.Header.Get(requestTime))
-	m.Header = fields(freshness.Kept(r.policy(), rep.Header))
+	kept := freshness.Kept(r.policy(), rep.Header)
+	if m.Status == http.StatusPartialContent {
+		m.Status = http.StatusOK // the object is of the whole
+		delete(kept, "Content-Range")
+	}
+	m.Header = fields(kept)
+	m.Selecting = r.selecting(rep.Header)
 	return m
+}
+
+// selecting is what of the request chose an answer with the header h.
+func (r *resource) selecting(h http.Header) (fs []store.Field) {
+	if r.request == nil {
+		return nil
+	}
+	s, _ := freshness.Selection(h, r.request)
+	for _, x := range s {
+		fs = append(fs, store.Field(x))
+	}
+	return fs
 }
 
 // name returns the host by which people know the content: the one asked for,
@@ -301,7 +353,16 @@ func (u upstream) Renew(res any, rep *fill.Reply) error {
 	m := *r.stored
 	m.ResponseTime = time.Now()
 	m.RequestTime, _ = time.Parse(time.RFC3339Nano, rep.Header.Get(requestTime))
+	if r.policy() == freshness.Standard {
+		// It may not be for all any more, or for no request at all.
+		now := freshness.Stored{Status: m.Status, Header: merged, RequestTime: m.RequestTime, ResponseTime: m.ResponseTime}
+		if !freshness.Storable(freshness.Standard, anybody, &now).Store {
+			r.object.Doom()
+			return errNotConfirmed
+		}
+	}
 	m.Header = fields(freshness.Kept(r.policy(), merged))
+	m.Selecting = r.selecting(merged)
 	if v := merged.Get("Etag"); v != "" {
 		m.ETag = v
 	}
@@ -309,7 +370,7 @@ func (u upstream) Renew(res any, rep *fill.Reply) error {
 		m.LastModified = v
 	}
 	// Whoever asked may have given up meanwhile, and the object may be gone.
-	obj, err := u.n.store.Get(r.match.Key)
+	obj, err := u.n.store.Get(r.key)
 	if err != nil {
 		return errNotConfirmed
 	}
@@ -319,6 +380,10 @@ func (u upstream) Renew(res any, rep *fill.Reply) error {
 	}
 	return obj.SetMeta(&m)
 }
+
+// anybody is a GET of nobody in particular: what decides whether an answer is for
+// all.
+var anybody = &freshness.Request{Method: http.MethodGet, Header: func(string) string { return "" }}
 
 // Remember says how long a failure answers others who ask for the same.
 func (u upstream) Remember(res any, err error) time.Duration {
@@ -337,11 +402,23 @@ func (u upstream) Remember(res any, err error) time.Duration {
 	}
 	var oe *origin.Error
 	var te *fill.TimeoutError
+	if r.match.Freshness == catalog.Standard {
+		// Nearly all of the client's fields went upstream: one that makes the
+		// origin fail must not fail everybody. What no request can be the reason of
+		// is remembered.
+		if errors.As(err, &oe) && slices.Contains(nobodysFault, oe.Kind) {
+			return 2 * time.Second
+		}
+		return 0
+	}
 	if errors.As(err, &oe) && oe.Kind != origin.KindLimit && oe.Kind != origin.KindCanceled || errors.As(err, &te) {
 		return 2 * time.Second
 	}
 	return 0
 }
+
+// nobodysFault are failures that happen before a request is sent.
+var nobodysFault = []string{origin.KindResolve, origin.KindRefused, origin.KindTLS, origin.KindForbidden}
 
 // counted counts the bytes of a body that came from upstream.
 type counted struct {

@@ -4,7 +4,9 @@
 package node
 
 import (
+	"cmp"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,8 +33,10 @@ import (
 	"larder/internal/node/origin"
 	"larder/internal/node/store"
 	"larder/internal/pki/livecert"
+	"larder/internal/sys/disk"
 	"larder/internal/sys/durable"
 	"larder/internal/sys/ports"
+	"larder/internal/sys/program"
 )
 
 // Node is one cache server. Open makes it, Run serves until its context ends.
@@ -60,6 +64,7 @@ type Node struct {
 	desired  desired
 	jobs     *fleetJobs
 	link     *link.Link // nil: no control plane
+	program  *program.Watch
 
 	ctx        context.Context // ends when Run does; what serves requests lives under it
 	cancel     context.CancelFunc
@@ -120,6 +125,9 @@ func Open(ctx context.Context, cfg *config.Config, o Options) (_ *Node, err erro
 		return nil, err
 	}
 	n.via = "1.1 larder-" + n.id
+	if n.program, err = program.Running(); err != nil {
+		return nil, fmt.Errorf("looking at the program that runs: %w", err)
+	}
 
 	if n.catalogs, err = openCatalogs(cfg, o.Publishers, n.reg, n.log, &n.catalog); err != nil {
 		return nil, err
@@ -168,7 +176,10 @@ func Open(ctx context.Context, cfg *config.Config, o Options) (_ *Node, err erro
 	if n.jobs, err = openFleetJobs(n); err != nil {
 		return nil, err
 	}
-	n.front = front.New(front.Config{Handler: n.serve, Log: n.log, Registerer: n.reg})
+	n.front = front.New(front.Config{
+		Handler: n.serve, Log: n.log, Registerer: n.reg,
+		MaxConns: cmp.Or(cfg.Listen.Connections, disk.MaxFiles()*3/8), MaxConnsPerAddress: cfg.Listen.ConnectionsPerAddress,
+	})
 	n.periods.turn(time.Now(), n.stats.snapshot())
 	return n, n.openLink(ctx)
 }
@@ -180,7 +191,7 @@ func LinkDir(state string) string { return filepath.Join(state, "fleet") }
 // openLink takes up the tie to the control plane, if the node was enrolled, and
 // applies the last document that worked.
 func (n *Node) openLink(ctx context.Context) error {
-	l, err := link.Open(link.Config{Dir: LinkDir(n.cfg.State), Node: n, Log: n.log, Registerer: n.reg})
+	l, err := link.Open(link.Config{Dir: LinkDir(n.cfg.State), Node: n, Log: n.log, Registerer: n.reg, Proxy: n.origin.ProxyFor})
 	if errors.Is(err, link.ErrNotEnrolled) {
 		return nil
 	}
@@ -207,7 +218,8 @@ func Check(cfg *config.Config) error {
 	var c atomic.Pointer[catalog.Catalog]
 	_, cerr := openCatalogs(cfg, nil, prometheus.NewRegistry(), slog.New(slog.DiscardHandler), &c)
 	_, terr := Standards(cfg)
-	errs := []error{store.Check(storeOptions(cfg)), cerr, terr}
+	_, perr := ProxyRoots(cfg)
+	errs := []error{store.Check(storeOptions(cfg)), cerr, terr, perr}
 	if len(cfg.Listen.HTTPS) > 0 {
 		// None at all is allowed: the node serves HTTP until there is one.
 		if _, err := livecert.Check(cfg.TLS.Dir); err != nil && !errors.Is(err, livecert.ErrNoneActive) {
@@ -229,6 +241,10 @@ func newOrigin(cfg *config.Config, n *Node, getenv func(string) string) (*origin
 		Registerer:     n.reg,
 		Proxy:          cfg.Upstream.Proxy.URL(),
 	}
+	var err error
+	if oc.ProxyRoots, err = ProxyRoots(cfg); err != nil {
+		return nil, err
+	}
 	if oc.Proxy != nil {
 		_, noProxy, err := origin.ProxyFromEnvironment(getenv)
 		if err != nil {
@@ -237,6 +253,35 @@ func newOrigin(cfg *config.Config, n *Node, getenv func(string) string) (*origin
 		oc.NoProxy = noProxy
 	}
 	return origin.New(oc), nil
+}
+
+// ProxyRoots are the roots that origins behind a proxy that opens TLS are trusted
+// by: the system's and the proxy's. They are nil if the file names none.
+func ProxyRoots(cfg *config.Config) (*x509.CertPool, error) {
+	if cfg.Upstream.ProxyCA == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(cfg.Upstream.ProxyCA)
+	if err != nil {
+		return nil, fmt.Errorf("upstream.proxy_ca: %w", err)
+	}
+	roots, err := withSystem(b)
+	if err != nil {
+		return nil, fmt.Errorf("upstream.proxy_ca: %s: %w", cfg.Upstream.ProxyCA, err)
+	}
+	return roots, nil
+}
+
+// withSystem are the system's roots and some of PEM text.
+func withSystem(pem []byte) (*x509.CertPool, error) {
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool() // a machine without any: the proxy's are enough behind it
+	}
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, errors.New("found no certificate, expected PEM")
+	}
+	return roots, nil
 }
 
 func limit(l config.Limit) origin.Limit {

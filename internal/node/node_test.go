@@ -49,7 +49,7 @@ func start(t *testing.T, origin http.Handler, files map[string]string, change ..
 		r.write(filepath.Join("catalog.d", name), strings.ReplaceAll(text, "$ORIGIN", addr))
 	}
 	cfg := config.Default(func(string) string { return "" })
-	cfg.Listen = config.Listen{HTTP: []string{"127.0.0.1:0"}, Admin: "127.0.0.1:0"}
+	cfg.Listen.HTTP, cfg.Listen.HTTPS, cfg.Listen.Admin = []string{"127.0.0.1:0"}, nil, "127.0.0.1:0"
 	cfg.Drives = []config.Drive{{Path: filepath.Join(dir, "drive"), Size: strictyaml.Bytes(256 << 20)}}
 	cfg.Catalog = config.Catalog{Builtin: []string{}, Dirs: []string{filepath.Join(dir, "catalog.d")}}
 	cfg.State = filepath.Join(dir, "state")

@@ -16,40 +16,52 @@ var hopByHop = map[string]bool{
 	"Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true,
 	"Proxy-Connection": true, "Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true,
 	"Host": true, "Content-Length": true, "Expect": true, "X-Forwarded-For": true, "Forwarded": true,
+	"Proxy": true, // programs behind a gateway take it for an environment variable (CVE-2016-5385)
 }
 
 // pass sends the request on and the answer back, keeping nothing: for requests
 // whose answers are the asker's own, and for methods that change something.
 func (j *job) pass() {
 	n, x := j.n, j.x
-	h := http.Header{}
-	drop := map[string]bool{}
-	for _, name := range strings.Split(x.Get("Connection"), ",") {
-		drop[http.CanonicalHeaderKey(strings.TrimSpace(name))] = true
-	}
-	x.Fields(func(name, value string) {
-		name = http.CanonicalHeaderKey(name)
-		if !hopByHop[name] && !drop[name] {
-			h.Add(name, value)
-		}
-	})
+	h := j.endToEnd()
 	body, length := x.Body()
+	waiting := &interims{x: x}
+	defer waiting.end()
 	resp, err := n.origin.Do(n.ctx, &origin.Request{
 		Endpoint: endpoint(j.match.Origin), Method: j.method, Target: j.asked.target(),
-		Header: h, Body: body, ContentLength: length,
+		Header: h, Body: body, ContentLength: length, Interim: waiting.tell(),
 	})
 	if err != nil {
 		j.fail(err)
 		return
 	}
+	j.learn(resp)
 	j.relay(&fill.Reply{
-		Status: resp.Status, Header: resp.Header, Size: resp.ContentLength,
-		Body: &counted{ReadCloser: resp.Body, add: n.stats.upstream(j.match.Publisher.ContentType)},
-	})
+		Status: resp.Status, Header: resp.Header, Size: -1, // of the whole; nobody asks
+		Body:    &counted{ReadCloser: resp.Body, add: n.stats.upstream(j.match.Publisher.ContentType)},
+		Trailer: resp.Trailer,
+	}, resp.ContentLength)
 }
 
-// relay sends an upstream answer that is not kept.
-func (j *job) relay(rep *fill.Reply) {
+// endToEnd are the request's fields but those of this hop.
+func (j *job) endToEnd() http.Header {
+	h := http.Header{}
+	drop := map[string]bool{}
+	for name := range strings.SplitSeq(j.x.Get("Connection"), ",") {
+		drop[http.CanonicalHeaderKey(strings.TrimSpace(name))] = true
+	}
+	j.x.Fields(func(name, value string) {
+		name = http.CanonicalHeaderKey(name)
+		if !hopByHop[name] && !drop[name] {
+			h.Add(name, value)
+		}
+	})
+	return h
+}
+
+// relay sends an upstream answer that is not kept; its body is length bytes, -1:
+// not known.
+func (j *job) relay(rep *fill.Reply, length int64) {
 	x := j.x
 	j.how = passed
 	for name, values := range rep.Header {
@@ -70,10 +82,6 @@ func (j *job) relay(rep *fill.Reply) {
 		x.Add("Date", front.HTTPDate())
 	}
 	x.Add("Cache-Status", j.cacheStatus())
-	length := rep.Size
-	if rep.Status == http.StatusPartialContent {
-		length = rep.Range.Len()
-	}
 	switch {
 	case j.method == http.MethodHead:
 		rep.Body.Close()
@@ -85,13 +93,26 @@ func (j *job) relay(rep *fill.Reply) {
 		return
 	}
 	j.relayed = rep.Body
-	x.Send(rep.Status, length, &relayBody{j: j, r: rep.Body})
+	x.Send(rep.Status, length, &relayBody{j: j, r: rep.Body, trailer: rep.Trailer})
 }
 
 // relayBody is an upstream body on its way to one client.
 type relayBody struct {
-	j *job
-	r io.Reader
+	j       *job
+	r       io.Reader
+	trailer func() http.Header // nil: none
+}
+
+// Trailer is for front.Trailing.
+func (b *relayBody) Trailer(add func(name, value string)) {
+	if b.trailer == nil {
+		return
+	}
+	for name, values := range b.trailer() {
+		for _, v := range values {
+			add(spelling(name), v)
+		}
+	}
 }
 
 func (b *relayBody) Next() (front.Piece, error) {

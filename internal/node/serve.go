@@ -2,7 +2,10 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -25,7 +28,7 @@ func (n *Node) serve(x *front.Exchange) {
 		return
 	}
 	j := jobs.Get().(*job)
-	*j = job{n: n, x: x, method: x.Method()}
+	*j = job{n: n, x: x, method: x.Method(), get: j.get}
 	x.Done = j.done
 	j.target = x.Target()
 	a, sentence, ok := parseAsked(j.target, x.Host(), x.TLS())
@@ -68,7 +71,8 @@ func (n *Node) serve(x *front.Exchange) {
 		return
 	}
 	read := j.method == http.MethodGet || j.method == http.MethodHead
-	if m.Freshness == catalog.Standard && (!read || j.uncacheable()) {
+	if m.Freshness == catalog.Standard && !read {
+		j.fwd = freshness.ForwardMethod
 		j.pass()
 		return
 	}
@@ -78,69 +82,158 @@ func (n *Node) serve(x *front.Exchange) {
 		return
 	}
 	// What changed upstream while it was being opened is opened again.
+	j.key = m.Key
 	for range 3 {
 		if j.open() {
 			return
 		}
 		j.letGo()
 	}
+	if m.Freshness == catalog.Standard {
+		j.pass()
+		return
+	}
 	j.refuse(http.StatusBadGateway, "The content keeps changing upstream.")
-}
-
-// uncacheable reports whether a request to a standard publisher must not be
-// answered from, or kept in, a shared cache: its answer is the asker's own.
-func (j *job) uncacheable() bool {
-	return j.x.Get("Authorization") != "" || j.method == http.MethodHead
 }
 
 // open finds or fetches the content and answers. False: what it found went
 // away in between, and it is worth another look.
 func (j *job) open() bool {
 	n, m := j.n, j.match
-	obj, err := n.store.Get(m.Key)
+	obj, err := j.find()
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		// Not known is not absent: the request is served, but from upstream.
-		n.log.Warn("store lookup", "key", m.Key, "err", err)
+		n.log.Warn("store lookup", "key", j.key, "err", err)
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+		j.obj, j.meta = obj, obj.Meta()
+		if !j.mayUse() {
+			j.letGo()
+			j.pass()
+			return true
+		}
+	case m.Freshness == catalog.Standard && freshness.Decide(time.Now(), freshness.Standard, 0, nil, j.conditions()).Action == freshness.GatewayTimeout:
+		j.refuse(http.StatusGatewayTimeout, nothingStored)
+		return true
+	case m.Freshness == catalog.Standard && j.alone():
+		j.pass()
+		return true
+	default:
 		return j.fetch(fill.Want{}, nil)
 	}
-	j.obj = obj
-	j.meta = obj.Meta()
 	if m.Freshness == catalog.Immutable {
 		j.how = hit
 		return j.answer()
 	}
 	now := time.Now()
-	d := freshness.Decide(now, policy(m.Freshness), m.MaxAge, stored(j.meta), j.conditions())
+	d := freshness.Decide(now, policy(m.Freshness), m.MaxAge, j.stored(), j.conditions())
 	switch d.Action {
 	case freshness.Use:
 		j.how = hit
 		j.ttl = d.Lifetime - d.Age
-		if d.Refresh {
+		if d.Refresh && !freshness.NoStore(j.conditions()) {
 			j.refresh()
 		}
 		return j.answer()
 	case freshness.GatewayTimeout:
-		j.refuse(http.StatusGatewayTimeout, "Nothing stored can answer this, and the request forbids to fetch it.")
+		j.refuse(http.StatusGatewayTimeout, nothingStored)
 		return true
 	}
+	if m.Freshness == catalog.Standard && j.alone() {
+		j.letGo()
+		j.pass()
+		return true
+	}
+	j.fwd = d.CacheStatus().Forward
 	return j.fetch(fill.Want{Revalidate: true}, &d)
 }
 
-// stored shows a stored object to freshness.
-func stored(m *store.Meta) *freshness.Stored {
-	return &freshness.Stored{Status: m.Status, Header: header(m), RequestTime: m.RequestTime, ResponseTime: m.ResponseTime}
+// alone reports whether the origin's answer to a standard publisher's request is
+// for the one who asks only, if the origin must be asked: a HEAD brings nothing to
+// keep, and whoever forbids to keep it, or asks about the origin's own
+// representation (RFC 9110, 13.1.1 and 13.1.4), is to hear what it says.
+func (j *job) alone() bool {
+	return j.method == http.MethodHead || freshness.NoStore(j.conditions()) ||
+		j.x.Get("If-Match") != "" || j.x.Get("If-Unmodified-Since") != ""
 }
 
-// conditions shows the request to freshness.
+const nothingStored = "Nothing stored can answer this, and the request forbids to fetch it."
+
+// find returns what is stored and was chosen by fields that this request has
+// too, held; else it leaves in j.key what the answer is to be kept under.
+func (j *job) find() (*store.Object, error) {
+	obj, err := j.n.store.Get(j.key)
+	if err != nil || j.chosen(obj.Meta()) {
+		return obj, err
+	}
+	if j.key == j.match.Key {
+		j.fwd = freshness.ForwardVary
+		j.key = j.variant(obj.Meta(), obj.Generation())
+		obj.Release()
+		if obj, err = j.n.store.Get(j.key); err != nil || j.chosen(obj.Meta()) {
+			return obj, err
+		}
+	}
+	obj.Doom() // the origin varies by other fields than it did
+	obj.Release()
+	return nil, store.ErrNotFound
+}
+
+// chosen reports whether an answer is the one for this request's fields.
+func (j *job) chosen(m *store.Meta) bool {
+	return len(m.Selecting) == 0 || freshness.Selects(selection(m), j.conditions())
+}
+
+// variant is the key of the answer for this request's fields, given the variant
+// that is under the URI's own key: that which came first. Its generation is part
+// of the key, so that what replaces or invalidates it does so to all of them.
+func (j *job) variant(m *store.Meta, generation uint64) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%d\n", generation)
+	for _, s := range freshness.Reselect(selection(m), j.conditions()) {
+		fmt.Fprintf(h, "%d %s %d %s\n", len(s.Name), s.Name, len(s.Value), s.Value)
+	}
+	return j.match.Key + "\nvariant " + hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// selection shows a stored answer's selecting fields to freshness.
+func selection(m *store.Meta) []freshness.Selecting {
+	s := make([]freshness.Selecting, len(m.Selecting))
+	for i, f := range m.Selecting {
+		s[i] = freshness.Selecting(f)
+	}
+	return s
+}
+
+// mayUse reports whether the answer that was found may be used, validated or
+// not, for a request with credentials.
+func (j *job) mayUse() bool {
+	return j.match.Freshness != catalog.Standard || j.x.Get("Authorization") == "" || freshness.ForAll(j.stored())
+}
+
+// stored shows what was found to freshness.
+func (j *job) stored() *freshness.Stored {
+	if j.obj == nil {
+		return stored(j.meta).(*freshness.Stored)
+	}
+	return j.obj.Derived(j.meta, stored).(*freshness.Stored)
+}
+
+func stored(m *store.Meta) any {
+	s := &freshness.Stored{Status: m.Status, Header: header(m), RequestTime: m.RequestTime, ResponseTime: m.ResponseTime}
+	return s.Prepare()
+}
+
+// conditions shows the request to freshness, as long as it is answered.
 func (j *job) conditions() *freshness.Request {
-	return &freshness.Request{Method: j.method, Header: j.x.Get}
+	j.request = freshness.Request{Method: j.method, Header: j.get}
+	return &j.request
 }
 
 // resource describes this request to fill.
 func (j *job) resource() *resource {
-	r := &resource{match: j.match, target: j.asked.target(), header: j.forward(), stored: j.meta, object: j.obj}
+	r := &resource{match: j.match, key: j.key, target: j.asked.target(), header: j.forward(), stored: j.meta, object: j.obj}
 	if j.match.Freshness == catalog.Standard {
 		// The request outlives its exchange: what is asked of it later is copied.
 		fields := map[string]string{}
@@ -151,15 +244,24 @@ func (j *job) resource() *resource {
 			}
 			fields[name] = value
 		})
-		r.request = &freshness.Request{Method: j.method, Header: func(name string) string { return fields[http.CanonicalHeaderKey(name)] }}
+		r.request = &freshness.Request{Method: http.MethodGet, Header: func(name string) string { return fields[http.CanonicalHeaderKey(name)] }}
 	}
 	return r
 }
 
 // forward returns the request fields that go upstream for an answer that may
-// be shared: nothing that is not in the key may change it, except what a
-// standard publisher's Vary would name.
+// be shared: nothing that is not in the key may change it. A standard
+// publisher's origin says by Vary what may, so it gets all but the conditions
+// and ranges, which are the cache's business, and fields that steer origins
+// without being part of any request that a browser makes.
 func (j *job) forward() http.Header {
+	if j.match.Freshness == catalog.Standard {
+		h := j.endToEnd()
+		for _, name := range notShared {
+			delete(h, name)
+		}
+		return h
+	}
 	h := http.Header{}
 	if ua := j.x.Get("User-Agent"); ua != "" {
 		h.Set("User-Agent", ua)
@@ -167,31 +269,37 @@ func (j *job) forward() http.Header {
 	if via := j.x.Get("Via"); via != "" {
 		h.Set("Via", via)
 	}
-	if j.match.Freshness == catalog.Standard {
-		for _, name := range []string{"Accept", "Accept-Language", "Accept-Charset"} {
-			if v := j.x.Get(name); v != "" {
-				h.Set(name, v)
-			}
-		}
-	}
 	return h
+}
+
+// notShared are request fields that do not go upstream for an answer that may
+// be shared: conditions and ranges, and what some origins take for another host,
+// path or method than was asked for. Pages that they change, and that are kept
+// for all, are how caches are poisoned.
+var notShared = []string{
+	"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range", "Range",
+	"X-Host", "X-Original-Host", "X-Original-Url", "X-Rewrite-Url", "X-Http-Method", "X-Http-Method-Override", "X-Method-Override",
+	"X-Original-Uri", "X-Url-Scheme", "Front-End-Https", // X-Forwarded-… and its like never go upstream (package origin)
 }
 
 // fetch asks upstream, together with everybody who asks for the same now.
 // d is set when there is a stored object that has to be revalidated.
 func (j *job) fetch(w fill.Want, d *freshness.Decision) bool {
 	n, m := j.n, j.match
-	if d == nil && strings.Contains(strings.ToLower(j.x.Get("Cache-Control")), "only-if-cached") && m.Freshness == catalog.Standard {
-		j.refuse(http.StatusGatewayTimeout, "Nothing stored can answer this, and the request forbids to fetch it.")
-		return true
-	}
 	if !w.Revalidate {
 		w = j.want()
 	}
 	res := j.resource()
-	o, err := n.filler.Open(n.ctx, m.Key, res, w)
+	w.Who = j.credentials()
+	if m.Freshness == catalog.Standard {
+		res.interim = &interims{x: j.x}
+	}
+	o, err := n.filler.Open(n.ctx, j.key, res, w)
+	res.interim.end()
+	j.shared = o.Shared
 	switch {
-	case errors.Is(err, fill.ErrPass):
+	case errors.Is(err, fill.ErrPass), errors.Is(err, fill.ErrUnaskedPart) && m.Freshness == catalog.Standard:
+		// Nothing can be made of it for others; the client has asked for itself.
 		j.letGo()
 		j.pass()
 		return true
@@ -201,7 +309,7 @@ func (j *job) fetch(w fill.Want, d *freshness.Decision) bool {
 	case err != nil && d != nil && staleInstead(d, err):
 		// A stored answer that was good is better than none.
 		j.how = stale
-		n.log.Info("serving stale content", "key", m.Key, "err", err)
+		n.log.Info("serving stale content", "key", j.key, "err", err)
 		return j.answer()
 	case err != nil:
 		j.fail(err)
@@ -210,14 +318,28 @@ func (j *job) fetch(w fill.Want, d *freshness.Decision) bool {
 		o.Pass.Body.Close()
 		j.how = stale
 		return j.answer()
+	case o.Pass != nil && o.Pass.Status == http.StatusPartialContent:
+		// The part that was asked for suits the store, not this client.
+		o.Pass.Body.Close()
+		j.letGo()
+		j.pass()
+		return true
 	case o.Pass != nil:
 		j.letGo()
-		j.relay(o.Pass)
+		j.relay(o.Pass, o.Pass.Size)
 		return true
 	case o.Renewed && !j.upToDate():
 		return false // it was stored, or replaced, in between
 	case o.Renewed:
 		j.meta = j.obj.Meta()
+		switch {
+		case !j.chosen(j.meta), j.tooEarly(): // it was validated for somebody else
+			return false
+		case !j.mayUse():
+			j.letGo()
+			j.pass()
+			return true
+		}
 		j.how = revalidated
 		return j.answer()
 	}
@@ -233,7 +355,42 @@ func (j *job) fetch(w fill.Want, d *freshness.Decision) bool {
 	} else {
 		j.meta = &o.Content.Object().(*unstored).meta
 	}
+	if !j.chosen(j.meta) {
+		// It was got together with a request that has other fields.
+		j.key = j.variant(j.meta, o.Content.Object().Generation())
+		return false
+	}
+	if !j.mayUse() {
+		j.letGo()
+		j.pass()
+		return true
+	}
+	if j.tooEarly() {
+		return false
+	}
 	return j.answer()
+}
+
+// tooEarly reports whether the answer, which is somebody else's, was asked for
+// before this request came and may not be reused without asking (RFC 9111,
+// section 4: no-cache, stale as it came, or the client's own wish). Who waited
+// for it in vain then shares one that is asked for now.
+func (j *job) tooEarly() bool {
+	return j.match.Freshness == catalog.Standard && j.meta.RequestTime.Before(j.x.Start) &&
+		freshness.Decide(time.Now(), freshness.Standard, 0, j.stored(), j.conditions()).Action != freshness.Use
+}
+
+// credentials are what no other request may share a first answer with: it may
+// turn out to be for one user alone.
+func (j *job) credentials() string {
+	if j.match.Freshness != catalog.Standard {
+		return ""
+	}
+	authorization, cookie := j.x.Get("Authorization"), j.x.Get("Cookie")
+	if authorization == "" && cookie == "" {
+		return ""
+	}
+	return authorization + "\n" + cookie
 }
 
 // upToDate reports whether the request's object is the one that is stored.
@@ -241,7 +398,7 @@ func (j *job) upToDate() bool {
 	if j.obj == nil {
 		return false
 	}
-	obj, err := j.n.store.Get(j.match.Key)
+	obj, err := j.n.store.Get(j.key)
 	if err != nil {
 		return false
 	}
@@ -263,11 +420,11 @@ func staleInstead(d *freshness.Decision, err error) bool {
 // refresh asks the origin in the background whether the stored object is still
 // good, while this answer uses it (RFC 5861).
 func (j *job) refresh() {
-	n, obj, res, key := j.n, j.obj, j.resource(), j.match.Key
+	n, obj, res, key, who := j.n, j.obj, j.resource(), j.key, j.credentials()
 	obj.Retain()
 	n.background.Go(func() {
 		defer obj.Release()
-		o, err := n.filler.Open(n.ctx, key, res, fill.Want{Revalidate: true})
+		o, err := n.filler.Open(n.ctx, key, res, fill.Want{Revalidate: true, Who: who})
 		switch {
 		case err != nil:
 			n.log.Debug("background refresh", "key", key, "err", err)
@@ -293,6 +450,8 @@ func (j *job) want() fill.Want {
 	switch {
 	case !ok || len(specs) == 0:
 		return whole
+	case j.x.Get("If-Range") != "":
+		return fill.Want{Probe: true} // the validator decides whether there is a range at all
 	case len(specs) > 1 || specs[0].First < 0:
 		return fill.Want{Probe: true} // the length decides what is needed
 	case specs[0].Last < 0:

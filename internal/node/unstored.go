@@ -28,5 +28,6 @@ func (u *unstored) Has(int64) bool          { return false }
 func (u *unstored) Put(int64, []byte) error { return errUnstored }
 func (u *unstored) SetSize(int64) error     { return nil }
 func (u *unstored) Doom()                   {}
+func (u *unstored) Doomed() bool            { return false }
 func (u *unstored) Retain()                 {}
 func (u *unstored) Release()                {}

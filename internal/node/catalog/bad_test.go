@@ -2,7 +2,6 @@ package catalog_test
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -11,30 +10,10 @@ import (
 	"testing"
 	"testing/fstest"
 
-	"github.com/google/go-cmp/cmp"
-
+	"larder/internal/lardertest/golden"
 	"larder/internal/node/catalog"
 	"larder/internal/strictyaml"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files in testdata")
-
-// golden compares with a file in testdata.
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", file, diff)
-	}
-}
 
 // readCA stands for the disk that origin.ca names files on.
 func readCA(name string) ([]byte, error) {
@@ -69,7 +48,7 @@ func TestMistakes(t *testing.T) {
 					t.Errorf("no line: %v", one)
 				}
 			}
-			golden(t, strings.TrimSuffix(file, ".yaml")+".txt", err.Error()+"\n")
+			golden.Check(t, strings.TrimSuffix(file, ".yaml")+".txt", err.Error()+"\n")
 		})
 	}
 }
@@ -145,7 +124,7 @@ func TestCacheDomainsMistakes(t *testing.T) {
 			if !errors.As(err, &m) || files != nil {
 				t.Fatalf("got %d files and %v, want Mistakes", len(files), err)
 			}
-			golden(t, filepath.Join(dir, "mistakes.golden"), err.Error()+"\n")
+			golden.Check(t, filepath.Join(dir, "mistakes.golden"), err.Error()+"\n")
 		})
 	}
 }
@@ -162,7 +141,7 @@ func TestImportCacheDomains(t *testing.T) {
 		fmt.Fprintf(&all, "== %s\n%s", f.Name, f.Data)
 		dir[f.Name] = &fstest.MapFile{Data: f.Data}
 	}
-	golden(t, "testdata/cachedomains-good.golden", all.String())
+	golden.Check(t, "testdata/cachedomains-good.golden", all.String())
 	c, err := catalog.Load(nil, catalog.Source{Name: "catalog.d", FS: dir})
 	if err != nil {
 		t.Fatalf("what was imported does not load: %v", err)
@@ -221,7 +200,7 @@ func TestExplain(t *testing.T) {
 		}
 		fmt.Fprintf(&all, "== %s\n%s", url, e)
 	}
-	golden(t, "testdata/explain.golden", all.String())
+	golden.Check(t, "testdata/explain.golden", all.String())
 	for _, url := range []string{"", "ftp://a.example/x", "http:///x", "http://user:pw@a.example/x", "http://a b/x"} {
 		if e, err := c.Explain(url); err == nil || strings.Contains(err.Error(), "pw") {
 			t.Errorf("%q: got %+v, %v; want an error without the password", url, e, err)

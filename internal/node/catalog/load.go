@@ -230,3 +230,14 @@ func compareRoutes(a, b route) int {
 	}
 	return cmp.Or(cmp.Compare(own(a), own(b)), a.pattern.moreSpecific(&b.pattern), cmp.Compare(a.publisher.order, b.publisher.order))
 }
+
+// CheckFiles says what is wrong with publisher files, by the names of their
+// publishers, if a node has them beside all that are built in.
+func CheckFiles(files map[string]string) error {
+	fs := Memory{}
+	for name, text := range files {
+		fs[name+".yaml"] = []byte(text)
+	}
+	_, err := Load(nil, Source{Name: "publishers", FS: fs})
+	return err
+}

@@ -55,6 +55,15 @@ type Listen struct {
 	// "larder node". Whoever reaches it may purge content, so it is on
 	// loopback by default: "127.0.0.1:5001".
 	Admin string `yaml:"admin"`
+
+	// Connections is how many connections of clients there may be. 0, the
+	// default: three eighths of the files that the process may open.
+	Connections int `yaml:"connections"`
+
+	// ConnectionsPerAddress is how many of them one address may have (of IPv6
+	// one network of 64 bits). Raise it where many clients come through one
+	// address. Default 4096.
+	ConnectionsPerAddress int `yaml:"connections_per_address"`
 }
 
 // Drive is a directory with a budget where objects lie.
@@ -83,6 +92,10 @@ type Upstream struct {
 	// http://user:password@proxy.example:3128, or "none" to use no proxy
 	// whatever the environment says. Default: the environment's HTTPS_PROXY.
 	Proxy Proxy `yaml:"proxy,omitempty"`
+
+	// ProxyCA is a PEM file with the root certificates of a proxy that opens
+	// TLS; origins behind it are trusted by them, too. Default: none.
+	ProxyCA string `yaml:"proxy_ca"`
 
 	// Limit bounds what the node fetches. Default: no limit.
 	Limit Limit `yaml:"limit"`
@@ -163,7 +176,7 @@ type Log struct {
 // lacks drives, so it is not valid. getenv is os.Getenv, or a test's.
 func Default(getenv func(string) string) *Config {
 	return &Config{
-		Listen: Listen{HTTP: []string{":80"}, HTTPS: []string{":443"}, Admin: "127.0.0.1:5001"},
+		Listen: Listen{HTTP: []string{":80"}, HTTPS: []string{":443"}, Admin: "127.0.0.1:5001", ConnectionsPerAddress: 4096},
 		Upstream: Upstream{
 			ConnectTimeout:       3 * time.Second,
 			SilenceTimeout:       10 * time.Second,

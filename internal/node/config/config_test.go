@@ -3,7 +3,6 @@ package config_test
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -16,31 +15,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
+	"larder/internal/lardertest/golden"
 	"larder/internal/node/config"
 	"larder/internal/strictyaml"
 )
 
-var update = flag.Bool("update", false, "write what the fixtures should say")
-
 func noEnv(string) string { return "" }
-
-// golden compares got with the file of what is wanted beside a fixture.
-func golden(t *testing.T, fixture, got string) {
-	t.Helper()
-	name := strings.TrimSuffix(fixture, ".yaml") + ".golden"
-	if *update {
-		if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", name, diff)
-	}
-}
 
 func fixtures(t *testing.T, pattern string, atLeast int) []string {
 	t.Helper()
@@ -70,7 +50,7 @@ func TestBadFilesSayWhatIsWrong(t *testing.T) {
 			if strings.Contains(text, "hunter2") {
 				t.Errorf("the message holds a password: %s", text)
 			}
-			golden(t, name, text)
+			golden.Check(t, strings.TrimSuffix(name, ".yaml")+".golden", text)
 		})
 	}
 }
@@ -88,7 +68,7 @@ func TestGoodFiles(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden(t, name, string(text)+"# warnings: "+strings.Join(c.Warnings(), "\n# ")+"\n")
+			golden.Check(t, strings.TrimSuffix(name, ".yaml")+".golden", string(text)+"# warnings: "+strings.Join(c.Warnings(), "\n# ")+"\n")
 		})
 	}
 }

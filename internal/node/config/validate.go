@@ -65,6 +65,12 @@ func (l *Listen) validate(add addFunc) {
 	for i, a := range l.HTTPS {
 		check(fmt.Sprintf("listen.https[%d]", i), a)
 	}
+	if l.Connections < 0 {
+		add("listen.connections", "found %d, expected a number from 1, or 0 for what the system allows", l.Connections)
+	}
+	if l.ConnectionsPerAddress < 1 {
+		add("listen.connections_per_address", "found %d, expected a number from 1", l.ConnectionsPerAddress)
+	}
 	if len(l.HTTP)+len(l.HTTPS) == 0 {
 		add("listen", "neither http nor https has an address; a node that cannot be reached serves nobody")
 	}
@@ -211,6 +217,7 @@ func (c *Catalog) validate(add addFunc) {
 }
 
 func (u *Upstream) validate(add addFunc) {
+	absolute("upstream.proxy_ca", u.ProxyCA, false, add)
 	u.Limit.validate("upstream.limit", add)
 	span := func(field string, d, most time.Duration) {
 		if d <= 0 || d > most {

@@ -1,19 +1,19 @@
-package node
+package catalog
 
 import (
 	"bytes"
 	"io/fs"
 	"maps"
-	"reflect"
 	"slices"
 	"time"
 )
 
-// memoryFS are files of one directory that lie in memory, by name.
-type memoryFS map[string][]byte
+// Memory are files of one directory that lie in memory, by name: the FS of a
+// Source that is not on a disk.
+type Memory map[string][]byte
 
 // Open opens a file, for fs.FS.
-func (m memoryFS) Open(name string) (fs.File, error) {
+func (m Memory) Open(name string) (fs.File, error) {
 	data, ok := m[name]
 	if !ok {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
@@ -22,7 +22,7 @@ func (m memoryFS) Open(name string) (fs.File, error) {
 }
 
 // ReadDir lists the files, for fs.ReadDirFS.
-func (m memoryFS) ReadDir(name string) ([]fs.DirEntry, error) {
+func (m Memory) ReadDir(name string) ([]fs.DirEntry, error) {
 	if name != "." {
 		return nil, &fs.PathError{Op: "readdir", Path: name, Err: fs.ErrNotExist}
 	}
@@ -55,6 +55,3 @@ func (i memoryInfo) Mode() fs.FileMode  { return 0o444 }
 func (i memoryInfo) ModTime() time.Time { return time.Time{} }
 func (i memoryInfo) IsDir() bool        { return false }
 func (i memoryInfo) Sys() any           { return nil }
-
-// same reports whether two parts of a document say the same.
-func same(a, b any) bool { return reflect.DeepEqual(a, b) }
