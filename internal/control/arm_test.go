@@ -5,10 +5,9 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"net/http/httptest"
-	"os"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -18,11 +17,11 @@ import (
 
 	"larder/internal/control/access"
 	"larder/internal/control/db"
+	"larder/internal/control/telemetry"
 	"larder/internal/fleet"
 	"larder/internal/lardertest"
+	"larder/internal/lardertest/golden"
 )
-
-var update = flag.Bool("update", false, "write the answers of testdata/arm anew")
 
 // caller asks a control plane over its whole handler.
 type caller struct {
@@ -177,31 +176,9 @@ func TestAnswersOfEachVersion(t *testing.T) {
 			for _, p := range passing {
 				got = p.form.ReplaceAllString(got, p.word)
 			}
-			file := filepath.Join("testdata", "arm", version+".txt")
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got != string(want) {
-				t.Errorf("%s answers otherwise than %s says; look at it, then run with -update:\n%s", version, file, firstDifference(string(want), got))
-			}
+			golden.Check(t, filepath.Join("testdata", "arm", version+".txt"), got)
 		})
 	}
-}
-
-func firstDifference(want, got string) string {
-	ws, gs := strings.Split(want, "\n"), strings.Split(got, "\n")
-	for i := range min(len(ws), len(gs)) {
-		if ws[i] != gs[i] {
-			return fmt.Sprintf("line %d\n- %s\n+ %s", i+1, ws[i], gs[i])
-		}
-	}
-	return fmt.Sprintf("%d lines, want %d", len(gs), len(ws))
 }
 
 // What ARM promises of every resource: conditions, pages, methods, names and
@@ -284,6 +261,227 @@ func TestWhatARMPromises(t *testing.T) {
 	}
 }
 
+// Scripts read a resource, change one thing and send it back: whatever else was
+// set, and by whichever version, stays.
+func TestWhatIsSentBackChangesNothing(t *testing.T) {
+	t.Parallel()
+	c := calling(t)
+	c.resources(newest)
+	var got struct {
+		Properties struct{ CacheNode struct{ CacheNodeID string } }
+	}
+	node := func() string {
+		if err := json.Unmarshal(c.do("GET", nodeAt+newest, "").Body.Bytes(), &got); err != nil || got.Properties.CacheNode.CacheNodeID == "" {
+			t.Fatalf("%+v %v", got, err)
+		}
+		return "/api/larder/v1/nodes/" + got.Properties.CacheNode.CacheNodeID
+	}()
+	w := c.do("PUT", nodeAt+newest, `{"location":"westeurope","properties":{"cacheNode":{"fullyQualifiedDomainName":"a.school.example","openFirewallPort80":true,"openFirewallPort5001":false,"runtimeAccountType":"LocalUser"},
+		"additionalCacheNodeProperties":{"osType":"Linux","proxyUrlConfiguration":{"proxyUrl":"proxy:3128"},"driveConfiguration":[{"physicalPath":"/srv/cache","sizeInGb":100}]}}}`)
+	c.settle(w)
+	settings := `{"clientNames":["b.school.example","10.0.0.2"],"drain":true,"limit":{"rate":1000000},"site":"North"}`
+	if w := c.do("PATCH", node+"/settings", settings); w.Code != 200 {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	desired, whole := c.do("GET", node+"/desired", "").Body.String(), c.do("GET", nodeAt+newest, "").Body.String()
+	for _, version := range []string{"?api-version=2023-05-01-preview", "?api-version=2024-11-30-preview", newest} {
+		v := c.do("GET", nodeAt+version, "").Body.String()
+		if !strings.Contains(v, `"isEnabled":false`) {
+			t.Errorf("%s: a node that drains is enabled: %s", version, v)
+		}
+		c.settle(c.do("PUT", nodeAt+version, v))
+		if now := c.do("GET", node+"/desired", "").Body.String(); now != desired {
+			t.Errorf("%s: the document changed from\n%s\nto\n%s", version, desired, now)
+		}
+		volatile := regexp.MustCompile(`"last(ModifiedAt|UpdatedTimestamp)":"[^"]*"`)
+		if now := c.do("GET", nodeAt+newest, "").Body.String(); volatile.ReplaceAllString(now, "") != volatile.ReplaceAllString(whole, "") {
+			t.Errorf("%s: the resource changed from\n%s\nto\n%s", version, whole, now)
+		}
+	}
+	c.settle(c.do("PUT", nodeAt+newest, strings.Replace(whole, `"isEnabled":false`, `"isEnabled":true`, 1)))
+	if now := c.do("GET", node+"/settings", "").Body.String(); strings.Contains(now, "drain") || !strings.Contains(now, "b.school.example") {
+		t.Errorf("enabled anew: %s", now)
+	}
+}
+
+// The ETag of what was made is good for the first change, however soon or late.
+func TestETagsOutliveOperations(t *testing.T) {
+	t.Parallel()
+	c := calling(t)
+	c.resources(newest)
+	for _, at := range []string{customersAt + "/south", customersAt + "/south/enterpriseMccCacheNodes/one"} {
+		body := `{"location":"westeurope"}`
+		w := c.do("PUT", at+newest, body)
+		c.settle(w)
+		tag := w.Header().Get("ETag")
+		if w := c.do("PUT", at+newest, body, "If-Match: "+tag); w.Code != 200 {
+			t.Errorf("%s: %d %s", at, w.Code, w.Body)
+		}
+	}
+	// Reading what a machine needs is no change either.
+	tag := c.do("GET", nodeAt+newest, "").Header().Get("ETag")
+	id := regexp.MustCompile(`"cacheNodeId":"([^"]+)"`).FindStringSubmatch(c.do("GET", nodeAt+newest, "").Body.String())[1]
+	if w := c.do("POST", "/api/larder/v1/nodes/"+id+"/deployment", ""); w.Code != 200 {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	if now := c.do("GET", nodeAt+newest, "").Header().Get("ETag"); now != tag {
+		t.Errorf("the ETag went from %s to %s", tag, now)
+	}
+}
+
+// What is made anew under a name does not have the figures of the one before.
+func TestFiguresGoWithTheirCustomer(t *testing.T) {
+	t.Parallel()
+	c := calling(t)
+	c.resources(newest)
+	other := strings.Replace(customersAt, "SUB", c.subscription, 1) + "/north-2"
+	figures := func() (n int) {
+		t.Helper()
+		if err := c.d.QueryRowContext(t.Context(), `SELECT count(*) FROM usage_total`).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	report := func(customer string) {
+		t.Helper()
+		if _, err := c.d.ExecContext(t.Context(), `INSERT INTO usage_total (span, bucket, customer, minutes, requests, hits, hit, miss, fetched) VALUES (60, 60, $1, 1, 1, 1, 1, 1, 1)`, strings.ToLower(customer)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := strings.Replace(customerAt, "SUB", c.subscription, 1)
+	report(at)
+	report(other)
+	c.settle(c.do("DELETE", nodeAt+newest, ""))
+	if n := figures(); n != 2 {
+		t.Errorf("after a node was deleted: %d rows, want both", n)
+	}
+	c.settle(c.do("DELETE", customerAt+newest, ""))
+	if n := figures(); n != 1 {
+		t.Errorf("after the customer was deleted: %d rows, want that of the other", n)
+	}
+	c.settle(c.do("DELETE", groupAt+"?api-version=2022-09-01", ""))
+	if n := figures(); n != 0 {
+		t.Errorf("after the group was deleted: %d rows", n)
+	}
+}
+
+// What is being deleted is not made to look alive again.
+func TestWhatIsBeingDeletedStaysSo(t *testing.T) {
+	t.Parallel()
+	c := calling(t)
+	c.resources(newest)
+	if _, err := c.d.ExecContext(t.Context(), `UPDATE nodes SET provisioning = 'Deleting'`); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(method, at, body string) {
+		t.Helper()
+		if w := c.do(method, at+newest, body); w.Code != 409 || !strings.Contains(w.Body.String(), "ResourceIsBeingDeleted") {
+			t.Errorf("%s %s: %d %s", method, at, w.Code, w.Body)
+		}
+	}
+	refused("PUT", nodeAt, `{"location":"westeurope"}`)
+	refused("PATCH", nodeAt, `{"tags":{"a":"b"}}`)
+	if _, err := c.d.ExecContext(t.Context(), `UPDATE customers SET provisioning = 'Deleting'`); err != nil {
+		t.Fatal(err)
+	}
+	refused("PUT", customerAt, `{"location":"westeurope"}`)
+	refused("PATCH", customerAt, `{"tags":{"a":"b"}}`)
+	refused("PUT", nodesAt+"/another", `{"location":"westeurope"}`)
+}
+
+// The command runs as root where it is pasted: it names this control plane, as
+// its configuration does, whatever a request says.
+func TestCommandsNameThisControlPlane(t *testing.T) {
+	t.Parallel()
+	c := calling(t)
+	c.resources(newest)
+	id := regexp.MustCompile(`"cacheNodeId":"([^"]+)"`).FindStringSubmatch(c.do("GET", nodeAt+newest, "").Body.String())[1]
+	c.cfg.Names = []string{"control.example", "10.0.0.5", "localhost", "127.0.0.1"}
+	for host, want := range map[string]string{
+		"control.example:8440":   "https://control.example:8440",
+		"CONTROL.example":        "https://control.example",
+		"10.0.0.5:8440":          "https://10.0.0.5:8440",
+		"evil.example:8440":      "https://control.example:8440",
+		"127.0.0.1:9000":         "https://control.example:9000",
+		"localhost:8440":         "https://control.example:8440",
+		"evil.example:$(id)":     "https://control.example",
+		"x'; curl evil.example;": "https://control.example",
+	} {
+		r := httptest.NewRequest("POST", "https://control.example/api/larder/v1/nodes/"+id+"/deployment", nil)
+		r.Host = host
+		r.Header.Set("Authorization", "Bearer "+c.token)
+		w := httptest.NewRecorder()
+		c.handler().ServeHTTP(w, r)
+		if w.Code != 200 || !strings.Contains(w.Body.String(), "controlurl="+want+" ") || strings.Contains(w.Body.String(), "evil") {
+			t.Errorf("asked at %s: %d %s; want %s", host, w.Code, w.Body, want)
+		}
+	}
+}
+
+// A filter tells apart the nodes that it names, if they are the resource's own,
+// and never answers with anybody else's figures.
+func TestMetricsAreOfWhatIsAsked(t *testing.T) {
+	t.Parallel()
+	c := calling(t)
+	c.resources(newest)
+	c.settle(c.do("PUT", nodesAt+"/room-2"+newest, `{"location":"westeurope"}`))
+	c.settle(c.do("PUT", customersAt+"/south"+newest, `{"location":"westeurope"}`))
+	c.settle(c.do("PUT", customersAt+"/south/enterpriseMccCacheNodes/room-3"+newest, `{"location":"westeurope"}`))
+	id := func(at string) string {
+		return regexp.MustCompile(`"cacheNodeId":"([^"]+)"`).FindStringSubmatch(c.do("GET", at+newest, "").Body.String())[1]
+	}
+	one, two, theirs := id(nodeAt), id(nodesAt+"/room-2"), id(customersAt+"/south/enterpriseMccCacheNodes/room-3")
+	const nobody = "11111111-2222-3333-4444-555555555555"
+	for _, tt := range []struct {
+		at, filter, top string
+		want            []string // nil: one series of all
+	}{
+		{customerAt, "", "", nil},
+		{customerAt, "cachenodeid eq '*'", "", []string{one, two}},
+		{customerAt, "cachenodeid eq '*'", "1", []string{""}},
+		{customerAt, "cachenodeid eq '" + two + "'", "", []string{two}},
+		{customerAt, "CacheNodeId eq '" + strings.ToUpper(two) + "' or cachenodeid eq '" + two + "'", "", []string{two}},
+		{customerAt, "cachenodeid eq '" + nobody + "'", "", []string{}},
+		{customerAt, "cachenodeid eq '" + theirs + "'", "", []string{}},
+		{nodeAt, "cachenodeid eq '*'", "", []string{one}},
+		{nodeAt, "cachenodeid eq '" + one + "'", "", []string{one}},
+		{nodeAt, "cachenodeid eq '" + two + "'", "", []string{}},
+	} {
+		q := "?api-version=2024-02-01&interval=FULL"
+		if tt.filter != "" {
+			q += "&$filter=" + url.QueryEscape(tt.filter)
+		}
+		if tt.top != "" {
+			q += "&top=" + tt.top
+		}
+		w := c.do("GET", tt.at+"/providers/microsoft.insights/metrics"+q, "")
+		var r telemetry.MetricsResponse
+		if err := json.Unmarshal(w.Body.Bytes(), &r); w.Code != 200 || err != nil || len(r.Value) != 1 {
+			t.Errorf("%s %s: %d %s", tt.at, tt.filter, w.Code, w.Body)
+			continue
+		}
+		series := r.Value[0].Timeseries
+		if tt.want == nil {
+			if len(series) != 1 || len(series[0].Metadata) != 0 {
+				t.Errorf("no filter: %s", w.Body)
+			}
+			continue
+		}
+		var got []string
+		for _, x := range series {
+			got = append(got, x.Metadata[0].Value)
+		}
+		if len(got) != len(tt.want) || len(got) > 0 && tt.top == "" && !slices.Equal(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(tt.want))) {
+			t.Errorf("%s %s: series of %q, want %q", tt.at, tt.filter, got, tt.want)
+		}
+	}
+	for _, q := range []string{"$filter=name+eq+'x'", "$filter=cachenodeid+eq+'*'&top=0", "interval=PT7M", "timespan=x"} {
+		if w := c.do("GET", customerAt+"/providers/microsoft.insights/metrics?api-version=2024-02-01&"+q, ""); w.Code != 400 {
+			t.Errorf("%s: %d %s", q, w.Code, w.Body)
+		}
+	}
+}
+
 func TestPages(t *testing.T) {
 	t.Parallel()
 	c := calling(t)
@@ -347,7 +545,7 @@ func TestListsLeaveOutWhatIsNotTheirs(t *testing.T) {
 	none := c.as("reader", access.GroupScope(c.subscription, "nothing"))
 	for _, path := range []string{
 		"/subscriptions/SUB/resourceGroups?api-version=2022-09-01", "/subscriptions/SUB/resources?api-version=2022-09-01", "/subscriptions/SUB/providers/Microsoft.ConnectedCache/enterpriseMccCustomers" + newest,
-		"/api/larder/v1/nodes", "/api/larder/v1/usage/nodes", "/api/larder/v1/alerts",
+		"/api/larder/v1/nodes", "/api/larder/v1/alerts",
 	} {
 		for who, want := range map[string][2]bool{owner: {true, true}, mine: {true, false}, none: {false, false}} {
 			c.token = who
@@ -356,11 +554,102 @@ func TestListsLeaveOutWhatIsNotTheirs(t *testing.T) {
 			// A title may name what a reader does not see; the nodes listed do not.
 			body = strings.ReplaceAll(body, "room-1 and desk-1", "")
 			got := [2]bool{strings.Contains(body, "schools") || strings.Contains(body, "room-1"), strings.Contains(body, "offices") || strings.Contains(body, "desk-1")}
-			if strings.Contains(path, "usage") { // nobody reported: there is nothing to see
-				want = [2]bool{}
-			}
 			if w.Code != 200 || got != want {
 				t.Errorf("%s, asked by the owner of %v: %d, sees %v: %s", path, want, w.Code, got, w.Body)
+			}
+		}
+	}
+}
+
+// Figures, sites and clients' settings are of the nodes that the caller may see,
+// whether it asks for all or for one.
+func TestFiguresKeepToScopes(t *testing.T) {
+	t.Parallel()
+	c := calling(t)
+	c.resources(newest)
+	offices := strings.NewReplacer("schools", "offices", "north", "south", "room-1", "desk-1")
+	if w := c.do("PUT", offices.Replace(groupAt)+"?api-version=2022-09-01", `{"location":"l"}`); w.Code != 201 {
+		t.Fatal(w.Body)
+	}
+	c.settle(c.do("PUT", offices.Replace(customerAt)+newest, `{"location":"l"}`))
+	c.settle(c.do("PUT", offices.Replace(nodeAt)+newest, `{"location":"l","properties":{"cacheNode":{"fullyQualifiedDomainName":"desk-1.office.example"}}}`))
+	c.settle(c.do("PUT", nodeAt+newest, `{"location":"westeurope","properties":{"cacheNode":{"fullyQualifiedDomainName":"room-1.school.example"}}}`))
+	ids := map[string]string{}
+	now := time.Now().Unix()
+	for name, at := range map[string]string{"room-1": nodeAt, "desk-1": offices.Replace(nodeAt)} {
+		id := regexp.MustCompile(`"cacheNodeId":"([^"]+)"`).FindStringSubmatch(c.do("GET", at+newest, "").Body.String())[1]
+		ids[name] = id
+		customer := strings.ToLower(strings.Replace(strings.TrimSuffix(at, "/enterpriseMccCacheNodes/"+name), "SUB", c.subscription, 1))
+		n := map[string]int{"room-1": 11, "desk-1": 7000}[name]
+		for _, span := range []int64{60, 900, 86400} {
+			bucket := (now - 300) / span * span
+			for _, q := range []string{
+				fmt.Sprintf(`INSERT INTO usage (span, bucket, customer, node_id, kind, requests, hits, hit, miss, fetched) VALUES (%d, %d, '%s', '%s', 'kind-%s', %d, 0, 0, 0, 0)`, span, bucket, customer, id, name, n),
+				fmt.Sprintf(`INSERT INTO usage_total (span, bucket, customer, minutes, requests, hits, hit, miss, fetched) VALUES (%d, %d, '%s', 1, %d, 0, 0, 0, 0)`, span, bucket, customer, n),
+			} {
+				if _, err := c.d.ExecContext(t.Context(), q); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		quarter := (now - 300) / 900 * 900
+		for _, q := range []string{
+			fmt.Sprintf(`INSERT INTO outcomes (bucket, customer, node_id, kind, outcome, status, requests) VALUES (%d, '%s', '%s', 'kind-%s', 'hit', '2xx', %d)`, quarter, customer, id, name, n),
+			fmt.Sprintf(`INSERT INTO origins (bucket, customer, node_id, host, ok, failures) VALUES (%d, '%s', '%s', '%s.example', %d, 0)`, quarter, customer, id, name, n),
+		} {
+			if _, err := c.d.ExecContext(t.Context(), q); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := c.roster.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	owner := c.token
+	mine := c.as("reader", access.GroupScope(c.subscription, "schools"))
+	none := c.as("reader", access.GroupScope(c.subscription, "nothing"))
+	const usage = "/api/larder/v1/usage/"
+	for path, sees := range map[string][2]string{ // what shows the one and the other
+		usage + "content-types":                {"kind-room-1", "kind-desk-1"},
+		usage + "nodes":                        {ids["room-1"], ids["desk-1"]},
+		usage + "outcomes":                     {"kind-room-1", "kind-desk-1"},
+		usage + "origins":                      {"room-1.example", "desk-1.example"},
+		"/api/larder/v1/client-settings":       {"room-1.school.example", "desk-1.office.example"},
+		usage + "overview":                     {`"requests":11,`, `"requests":7000,`},
+		usage + "series?interval=PT1M":         {`"requests":11,`, `"requests":7000,`},
+		usage + "series?interval=P1D":          {`"requests":11,`, `"requests":7000,`},
+		"/api/larder/v1/sites":                 {`"nodes":1,`, "\x00"},
+		usage + "nodes?customer=" + "OTHER":    {"\x00", ids["desk-1"]},
+		usage + "series?node=" + ids["desk-1"]: {"\x00", `"requests":7000,`},
+	} {
+		path = strings.Replace(path, "OTHER", url.QueryEscape(strings.Replace(offices.Replace(customerAt), "SUB", c.subscription, 1)), 1)
+		for who, want := range map[string][2]bool{owner: {true, true}, mine: {true, false}, none: {false, false}} {
+			c.token = who
+			w := c.do("GET", path, "")
+			body := w.Body.String()
+			got := [2]bool{strings.Contains(body, sees[0]), strings.Contains(body, sees[1])}
+			for i := range want {
+				want[i] = want[i] && sees[i] != "\x00"
+			}
+			both := `"requests":7011,` // a sum over both, for those who see both
+			switch {
+			case strings.Contains(path, "overview"), strings.Contains(path, "series?interval"):
+				if who == owner {
+					want, got = [2]bool{true, true}, [2]bool{strings.Contains(body, both), !strings.Contains(body, `"requests":11,`)}
+				} else if strings.Contains(body, both) {
+					t.Errorf("%s: a sum over what is not theirs: %s", path, body)
+				}
+			case strings.Contains(path, "sites"):
+				if who == owner {
+					got[0], want[0] = strings.Contains(body, `"nodes":2,`), true
+				}
+			case strings.Contains(path, "node=") || strings.Contains(path, "customer="):
+				if who != owner && w.Code != 403 {
+					t.Errorf("%s: %d %s, want 403", path, w.Code, body)
+				}
+			}
+			if got != want {
+				t.Errorf("%s: sees %v, want %v: %d %s", path, got, want, w.Code, body)
 			}
 		}
 	}

@@ -12,14 +12,18 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/pires/go-proxyproto"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
@@ -47,6 +51,7 @@ type Control struct {
 	cfg     *config.Config
 	log     *slog.Logger
 	version string
+	check   func(files map[string]string) error // of publishers
 	reg     *prometheus.Registry
 
 	d            *db.DB
@@ -73,6 +78,9 @@ type Control struct {
 type Options struct {
 	Log     *slog.Logger
 	Version string
+	// CheckPublishers says what is wrong with an organisation's publisher files,
+	// by name, for the nodes; nil: nothing is looked at.
+	CheckPublishers func(files map[string]string) error
 }
 
 // Open opens the database, brings it up to date and makes everything ready. Run
@@ -81,7 +89,7 @@ func Open(ctx context.Context, cfg *config.Config, o Options) (_ *Control, err e
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Control{cfg: cfg, log: o.Log, version: o.Version, reg: prometheus.NewRegistry(), serving: make(chan struct{})}
+	c := &Control{cfg: cfg, log: o.Log, version: o.Version, check: o.CheckPublishers, reg: prometheus.NewRegistry(), serving: make(chan struct{})}
 	c.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := private.MkdirAll(cfg.State); err != nil {
 		return nil, fmt.Errorf("state: making the directory: %w", err)
@@ -277,6 +285,30 @@ func remote(r *http.Request) string {
 // publicURL is where the caller reaches the control plane.
 func publicURL(r *http.Request) string { return "https://" + r.Host }
 
+// controlURL is where nodes are told to reach the control plane: the name by
+// which the caller did, if the configuration has it and it means this machine on
+// other machines, too; else the first of the configuration.
+func (c *Control) controlURL(r *http.Request) string {
+	u := url.URL{Host: r.Host}
+	name, port := strings.ToLower(u.Hostname()), u.Port()
+	ip, err := netip.ParseAddr(name)
+	if !slices.Contains(c.cfg.Names, name) || name == "localhost" || err == nil && ip.IsLoopback() {
+		name = c.cfg.Names[0]
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 443 {
+		return (&url.URL{Scheme: "https", Host: bracketed(name)}).String()
+	}
+	return "https://" + net.JoinHostPort(name, port)
+}
+
+// bracketed is a host as URLs have it.
+func bracketed(host string) string {
+	if strings.Contains(host, ":") {
+		return "[" + host + "]"
+	}
+	return host
+}
+
 // Run serves until ctx ends.
 func (c *Control) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, c.d.Close()) }()
@@ -285,6 +317,7 @@ func (c *Control) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("listen: %w", err)
 	}
 	c.addr = ln.Addr().String()
+	ln = c.behindProxies(ln)
 	// For commands and tests: with port 0 only the system knows.
 	file := filepath.Join(c.cfg.State, "addresses.json")
 	if err := durable.WriteFile(file, []byte(fmt.Sprintf("{\"control\": %q}\n", c.addr)), 0o644); err != nil {
@@ -326,6 +359,23 @@ func (c *Control) Run(ctx context.Context) (err error) {
 	default:
 		return serveErr
 	}
+}
+
+// headerTime is how long a balancer may take to say whose connection it is.
+const headerTime = 5 * time.Second
+
+// behindProxies has connections of trusted proxies be of those they name.
+func (c *Control) behindProxies(ln net.Listener) net.Listener {
+	if len(c.cfg.TrustedProxies) == 0 {
+		return ln
+	}
+	return &proxyproto.Listener{Listener: ln, ReadHeaderTimeout: headerTime, ConnPolicy: func(o proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) {
+		ap, err := netip.ParseAddrPort(o.Upstream.String())
+		if err == nil && slices.ContainsFunc(c.cfg.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(ap.Addr().Unmap()) }) {
+			return proxyproto.USE, nil // health checks come without a header
+		}
+		return proxyproto.SKIP, nil
+	}}
 }
 
 // Close releases what Open took, for those who do not Run.

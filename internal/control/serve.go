@@ -26,6 +26,7 @@ import (
 	"larder/internal/control/route"
 	"larder/internal/fleet"
 	"larder/internal/httpsrv"
+	"larder/internal/pki/livecert"
 )
 
 const fleetName = fleet.ServerName
@@ -33,7 +34,7 @@ const fleetName = fleet.ServerName
 // tlsConfig shows nodes, which ask for fleetName, a certificate of the authority
 // and asks them for theirs; it does not ask browsers, which would ask people.
 func (c *Control) tlsConfig() *tls.Config {
-	base := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, GetCertificate: c.server.GetCertificate}
+	base := &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: livecert.CipherSuites(), NextProtos: []string{"http/1.1"}, GetCertificate: c.server.GetCertificate}
 	people := base.Clone()
 	if c.own != nil {
 		people.GetCertificate = c.own.get
@@ -116,13 +117,13 @@ func (c *Control) handler() http.Handler {
 // routes are all there are.
 func (c *Control) routes() []route.Route {
 	a := api.New(api.Options{
-		DB: c.d, Roster: c.roster, Access: c.access, Usage: c.telemetry, Alerts: c.alerts, Authorities: c.authorities, Audit: c.audit, PublicURL: publicURL, Fingerprint: c.authorities.Fingerprint,
+		DB: c.d, Roster: c.roster, Access: c.access, Usage: c.telemetry, Alerts: c.alerts, Authorities: c.authorities, Audit: c.audit, PublicURL: publicURL, ControlURL: c.controlURL, CheckPublishers: c.check, Fingerprint: c.authorities.Fingerprint,
 		Version: c.version, Log: c.log,
 	})
 	all := append(c.gate.Routes(), a.Routes()...)
 	all = append(all, c.arm.Routes()...)
 	all = append(all, portal.New(portal.Options{
-		DB: c.d, Access: c.access, Roster: c.roster, Usage: c.telemetry, Alerts: c.alerts, PublicURL: publicURL, Version: c.version,
+		DB: c.d, Access: c.access, Roster: c.roster, Usage: c.telemetry, Alerts: c.alerts, PublicURL: publicURL, Version: c.version, Log: c.log,
 		Audit: func(ctx context.Context, q db.Queryer, r *http.Request, e access.Entry) error {
 			e.Remote = remote(r)
 			return c.access.Record(ctx, q, e)
@@ -203,7 +204,7 @@ func (c *Control) background(ctx context.Context, spawn func(ctx context.Context
 	spawn(ctx, "housekeeping", func(ctx context.Context) error {
 		return c.leases.While(ctx, "housekeeping", func(ctx context.Context) error {
 			return lease.Every(ctx, c.log, "housekeeping", 10*time.Minute, func(ctx context.Context) error {
-				return errors.Join(c.access.Clean(ctx), c.arm.Clean(ctx), c.alerts.Clean(ctx), c.telemetry.Trim(ctx, time.Now()))
+				return errors.Join(c.access.Clean(ctx), c.arm.Clean(ctx), c.alerts.Clean(ctx), c.roster.Clean(ctx, time.Now()), c.telemetry.Trim(ctx, time.Now()))
 			})
 		})
 	})

@@ -52,7 +52,7 @@ var published = time.Date(2026, time.January, 2, 3, 4, 5, 0, time.UTC)
 // Origin is the web server of the demo publisher, an http.Handler. It answers
 // GET and HEAD, with ranges, strong entity tags and Last-Modified.
 type Origin struct {
-	sums func() []byte // the listing; made at the first call, it reads every file once
+	sums func() []byte // the listing; made once, it reads every file
 	sent atomic.Int64
 }
 
@@ -64,8 +64,12 @@ func NewOrigin() *Origin {
 // BytesSent returns how many bytes of bodies left so far.
 func (o *Origin) BytesSent() int64 { return o.sent.Load() }
 
+// Ready waits until everything can be asked for: the listing takes a while.
+func (o *Origin) Ready() { o.sums() }
+
 // Run serves on ln until ctx ends, and closes ln.
 func (o *Origin) Run(ctx context.Context, ln net.Listener) error {
+	go o.sums() // ends by itself: on a slow machine it takes longer than who asks for the listing waits
 	if err := httpsrv.Serve(ctx, ln, o, nil); err != nil {
 		return fmt.Errorf("demo origin on %s: %w", ln.Addr(), err)
 	}

@@ -6,10 +6,12 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -204,6 +206,57 @@ func TestSessionsBeginAndEnd(t *testing.T) {
 	})
 }
 
+// Whoever guesses many at a time has no more tries than who guesses one after
+// the other.
+func TestGuessingAtOnceIsSlow(t *testing.T) {
+	t.Parallel()
+	dbtest.Each(t, func(t *testing.T, d *db.DB) {
+		w, other := newWorld(t, d), newWorld(t, d)
+		other.now = w.now
+		w.user("Ada", "owner")
+		var wg sync.WaitGroup
+		var wrong, wait atomic.Int32
+		for i := range 40 {
+			wg.Go(func() {
+				at := []*world{w, other}[i%2]
+				switch _, err := at.login("Ada", "wrong password", "", fmt.Sprintf("192.0.2.%d", i)); status(err) {
+				case 401:
+					wrong.Add(1)
+				case 429:
+					wait.Add(1)
+				default:
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if wrong.Load() != 5 || wait.Load() != 35 {
+			t.Errorf("%d passwords were looked at and %d not, want 5 and 35", wrong.Load(), wait.Load())
+		}
+		// People of one school who sign in at the same time are no guessers.
+		w.now = w.now.Add(time.Hour)
+		for i := range 15 {
+			w.user(fmt.Sprintf("u%d", i), "reader")
+		}
+		for range 3 {
+			for i := range 15 {
+				wg.Go(func() {
+					if _, err := w.login(fmt.Sprintf("u%d", i), password, "", "198.51.100.1"); err != nil {
+						t.Errorf("u%d: %v", i, err)
+					}
+				})
+			}
+			wg.Wait()
+		}
+		// Names that no database takes are wrong, not a failure of ours.
+		for _, name := range []string{"a\x00b", "\xff", strings.Repeat("x", 300), ""} {
+			if _, err := w.login(name, "wrong password", "", "198.51.100.2"); status(err) != 401 {
+				t.Errorf("%q: got %v, want 401", name, err)
+			}
+		}
+	})
+}
+
 // Guessing becomes slow for a name and for an address, whichever replica is
 // asked, and whether there is such a name is not told.
 func TestGuessingIsSlow(t *testing.T) {
@@ -262,10 +315,10 @@ func TestSecondFactorsAreGoodOnce(t *testing.T) {
 		if _, err := w.login("Ada", password, "", "192.0.2.1"); err != nil {
 			t.Errorf("before it is confirmed nobody asks for it: %v", err)
 		}
-		if _, err := w.ConfirmTOTP(t.Context(), u.ID, "000000"); status(err) != 400 {
+		if _, err := w.ConfirmTOTP(t.Context(), w.d, u.ID, "000000"); status(err) != 400 {
 			t.Errorf("a wrong code: got %v", err)
 		}
-		codes, err := w.ConfirmTOTP(t.Context(), u.ID, code())
+		codes, err := w.ConfirmTOTP(t.Context(), w.d, u.ID, code())
 		if err != nil || len(codes) != 10 {
 			t.Fatalf("%d codes, %v", len(codes), err)
 		}
@@ -362,6 +415,7 @@ func TestTheAuditIsAChain(t *testing.T) {
 				for range 5 {
 					err := w.RecordNow(context.Background(), access.Entry{Actor: local, Remote: "192.0.2.1", Action: "node.settings", Target: "/x/Node", After: map[string]any{
 						"password": "hunter2", "nested": []any{map[string]any{"registrationKey": "hunter2"}}, "proxy": "http://u:hunter2@proxy:1/", "site": "north", "keyType": "RSA",
+						"purge": []any{map[string]any{"key": "intranet\n/setup.exe?v=2&sig=hunter2"}},
 					}})
 					if err != nil {
 						t.Error(err)
@@ -377,7 +431,7 @@ func TestTheAuditIsAChain(t *testing.T) {
 		if err := w.ExportAudit(t.Context(), &out); err != nil {
 			t.Fatal(err)
 		}
-		if strings.Contains(out.String(), "hunter2") || !strings.Contains(out.String(), "north") || !strings.Contains(out.String(), "RSA") {
+		if strings.Contains(out.String(), "hunter2") || !strings.Contains(out.String(), "north") || !strings.Contains(out.String(), "RSA") || !strings.Contains(out.String(), "/setup.exe?v=2") {
 			t.Errorf("a secret, or too little, is in\n%s", out.String())
 		}
 		if got := strings.Count(out.String(), "\n"); got != 20 {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"time"
 
@@ -96,8 +97,9 @@ func (s *Service) RecordNow(ctx context.Context, e Entry) error {
 // secretWords are in the names of fields whose values nobody may read.
 var secretWords = []string{"password", "secret", "token", "key", "code", "credential", "authorization", "passphrase", "webhook", "pem"}
 
-// innocent are names with such a word that hold no secret.
-var innocent = map[string]bool{"keytype": true, "keyexpires": true, "publickey": true}
+// innocent are names with such a word that hold no secret. A "key" alone is that
+// of an object of the cache, of purges.
+var innocent = map[string]bool{"key": true, "keytype": true, "keyexpires": true, "publickey": true}
 
 // redacted writes v as JSON without its secrets.
 func redacted(v any) (json.RawMessage, error) {
@@ -131,18 +133,18 @@ func redact(v any, name string) any {
 		}
 		return x
 	case string:
-		if x == "" || innocent[name] {
-			return x
-		}
 		for _, w := range secretWords {
-			if strings.Contains(name, w) {
+			if x != "" && strings.Contains(name, w) && !innocent[name] {
 				return "(secret)"
 			}
 		}
-		return withoutUserinfo(x)
+		return withoutUserinfo(signed.ReplaceAllString(x, "$1(secret)"))
 	}
 	return v
 }
+
+// signed are the parameters of a URL that let in whoever has it.
+var signed = regexp.MustCompile(`(?i)([?&](?:[a-z0-9_-]*(?:sig|signature|token|secret|password|apikey|credential)[a-z0-9_-]*)=)[^&\s]+`)
 
 // withoutUserinfo takes a password out of a URL.
 func withoutUserinfo(s string) string {

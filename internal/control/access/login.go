@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"larder/internal/control/db"
 )
@@ -25,13 +27,18 @@ const (
 	longestWait     = 15 * time.Minute
 )
 
-// mayTry returns how long somebody must wait before the next try, 0 for not at
-// all. who is "user NAME"; "" where only the address counts: a client's secret
-// cannot be guessed, and its id is no secret, so counting by it would let anybody
-// lock it out.
-func (s *Service) mayTry(ctx context.Context, who string, from netip.Addr) (time.Duration, error) {
+// mayTry returns how long an address must wait before the next try, 0 for not
+// at all. A client's secret cannot be guessed, and its id is no secret, so that
+// counting by it would let anybody lock it out: only the address counts.
+func (s *Service) mayTry(ctx context.Context, from netip.Addr) (time.Duration, error) {
+	return s.wait(ctx, s.d, fromSubject(from))
+}
+
+func fromSubject(from netip.Addr) string { return "from " + from.String() }
+
+func (s *Service) wait(ctx context.Context, q db.Queryer, subject string) (time.Duration, error) {
 	var until int64
-	err := s.d.QueryRowContext(ctx, `SELECT max(until) FROM login_failures WHERE subject = $1 OR subject = $2 HAVING count(*) > 0`, strings.ToLower(who), "from "+from.String()).Scan(&until)
+	err := q.QueryRowContext(ctx, `SELECT until FROM login_failures WHERE subject = $1`, subject).Scan(&until)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, nil
 	}
@@ -41,47 +48,74 @@ func (s *Service) mayTry(ctx context.Context, who string, from netip.Addr) (time
 	return max(0, db.Time(until).Sub(s.now())), nil
 }
 
-// failed counts a failure of a user and of an address: from the sixth in a row,
-// or the 21st of an address, each wait is twice the one before, up to 15
-// minutes. It is in the database, so a restart or another replica is no way
-// around it.
-func (s *Service) failed(ctx context.Context, who string, from netip.Addr) error {
-	now := s.now()
-	for _, f := range []struct {
-		subject string
-		free    int64
-	}{{strings.ToLower(who), freeFailures}, {"from " + from.String(), freeFromAddress}} {
-		if f.subject == "" {
-			continue
-		}
-		err := s.d.Tx(ctx, func(tx *sql.Tx) error {
-			var count, last int64
-			err := tx.QueryRowContext(ctx, `SELECT count, last FROM login_failures WHERE subject = $1`, f.subject).Scan(&count, &last)
-			if err != nil && !errors.Is(err, sql.ErrNoRows) {
+// try counts a try of a user and of an address as a failure, before anything is
+// checked, so that tries at the same time are no way around the count; undo takes
+// it back. From the sixth in a row, or the 21st of an address, each wait is twice
+// the one before, up to 15 minutes. It is in the database, so a restart or
+// another replica is no way around it either. While there is a wait nothing is
+// counted, and wait says how long it is. who may be "".
+func (s *Service) try(ctx context.Context, who string, from netip.Addr) (wait time.Duration, err error) {
+	refused := errors.New("must wait")
+	err = s.d.Tx(ctx, func(tx *sql.Tx) error {
+		now := s.now()
+		for _, f := range []struct {
+			subject string
+			free    int64
+		}{{who, freeFailures}, {fromSubject(from), freeFromAddress}} {
+			if f.subject == "" {
+				continue
+			}
+			var count int64
+			err := tx.QueryRowContext(ctx, `INSERT INTO login_failures (subject, count, until, last) VALUES ($1, 1, 0, $2)
+				ON CONFLICT (subject) DO UPDATE SET count = CASE WHEN login_failures.last < $3 THEN 1 ELSE login_failures.count + 1 END, last = $2
+				WHERE login_failures.until <= $2 RETURNING count`, f.subject, db.Micros(now), db.Micros(now.Add(-time.Hour))).Scan(&count)
+			if errors.Is(err, sql.ErrNoRows) {
+				if wait, err = s.wait(ctx, tx, f.subject); err != nil {
+					return err
+				}
+				wait = max(wait, time.Millisecond)
+				return refused // what was counted of the user is not
+			}
+			if err != nil || count < f.free {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+			until := now.Add(min(time.Second<<min(count-f.free, 20), longestWait))
+			if _, err := tx.ExecContext(ctx, `UPDATE login_failures SET until = $1 WHERE subject = $2`, db.Micros(until), f.subject); err != nil {
 				return err
 			}
-			if now.Sub(db.Time(last)) > time.Hour {
-				count = 0
-			}
-			count++
-			var until time.Time
-			if count >= f.free {
-				until = now.Add(min(time.Second<<min(count-f.free, 20), longestWait))
-			}
-			_, err = tx.ExecContext(ctx, `INSERT INTO login_failures (subject, count, until, last) VALUES ($1, $2, $3, $4)
-				ON CONFLICT (subject) DO UPDATE SET count = excluded.count, until = excluded.until, last = excluded.last`, f.subject, count, db.Micros(until), db.Micros(now))
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("counting a failed log-in: %w", err)
 		}
+		return nil
+	})
+	if errors.Is(err, refused) {
+		return wait, nil
 	}
-	return nil
+	if err != nil {
+		return 0, fmt.Errorf("counting a log-in: %w", err)
+	}
+	return 0, nil
 }
 
-func (s *Service) succeeded(ctx context.Context, who string) error {
-	_, err := s.d.ExecContext(ctx, `DELETE FROM login_failures WHERE subject = $1`, strings.ToLower(who))
-	return err
+// undo takes a try back that was no failure; right forgets all of the user's.
+func (s *Service) undo(ctx context.Context, who string, from netip.Addr, right bool) error {
+	err := s.d.Tx(ctx, func(tx *sql.Tx) error {
+		for _, subject := range []string{who, fromSubject(from)} {
+			query := `UPDATE login_failures SET count = count - 1, until = 0 WHERE subject = $1`
+			if right && subject == who {
+				query = `DELETE FROM login_failures WHERE subject = $1`
+			}
+			if _, err := tx.ExecContext(ctx, query, subject); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("taking back the count of a log-in: %w", err)
+	}
+	return nil
 }
 
 // LoginRequest is a try to sign in.
@@ -99,16 +133,45 @@ var errLogin = refuse(http.StatusUnauthorized, "AuthenticationFailed", "Name, pa
 // Login signs a person in and returns the cookie of a new session. Whether the
 // name, the password or the code was wrong is not told.
 func (s *Service) Login(r *http.Request, l LoginRequest) (*Account, *http.Cookie, error) {
-	ctx, from, who := r.Context(), RemoteOf(r), "user "+l.Name
-	if wait, err := s.mayTry(ctx, who, from); err != nil {
+	ctx, from, who := r.Context(), RemoteOf(r), ""
+	if isName(l.Name) {
+		who = "user " + strings.ToLower(l.Name)
+	}
+	if wait, err := s.try(ctx, who, from); err != nil {
 		return nil, nil, err
 	} else if wait > 0 {
 		return nil, nil, &Refusal{Status: http.StatusTooManyRequests, Code: "TooManyRequests", Message: fmt.Sprintf("Too many failures; try again in %s.", wait.Round(time.Second)), RetryAfter: wait}
 	}
-	a, err := s.User(ctx, s.d, l.Name)
-	var no *Refusal
-	if err != nil && !errors.As(err, &no) {
+	a, err := s.check(ctx, l)
+	if err == errLogin {
 		return nil, nil, err
+	}
+	// The browser may be gone, and the count must be right all the same.
+	if err := s.undo(context.WithoutCancel(ctx), who, from, err == nil); err != nil {
+		return nil, nil, err
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := s.Begin(ctx, a, from)
+	return a, c, err
+}
+
+// isName says whether somebody could have this name; databases refuse others.
+func isName(name string) bool {
+	return len(name) <= 256 && utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
+}
+
+// check returns whose name, password and code these are. Errors: errLogin and
+// ErrCodeNeeded; others say nothing about them.
+func (s *Service) check(ctx context.Context, l LoginRequest) (*Account, error) {
+	var a *Account
+	if isName(l.Name) {
+		var err error
+		var no *Refusal
+		if a, err = s.User(ctx, s.d, l.Name); err != nil && !errors.As(err, &no) {
+			return nil, err
+		}
 	}
 	hash := ""
 	if a != nil && !a.Disabled {
@@ -116,27 +179,20 @@ func (s *Service) Login(r *http.Request, l LoginRequest) (*Account, *http.Cookie
 	}
 	ok, err := s.isPassword(ctx, hash, l.Password)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if ok && a.TOTP {
 		if l.Code == "" {
-			return nil, nil, ErrCodeNeeded
+			return nil, ErrCodeNeeded
 		}
 		if ok, err = s.useCode(ctx, a, l.Code); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	if !ok {
-		if err := s.failed(ctx, who, from); err != nil {
-			return nil, nil, err
-		}
-		return nil, nil, errLogin
+		return nil, errLogin
 	}
-	if err := s.succeeded(ctx, who); err != nil {
-		return nil, nil, err
-	}
-	c, err := s.Begin(ctx, a, from)
-	return a, c, err
+	return a, nil
 }
 
 // Begin makes a session for somebody who was recognised.

@@ -85,7 +85,7 @@ func (s *Service) TokenEndpoint(w http.ResponseWriter, r *http.Request) error {
 		return fail(http.StatusBadRequest, "invalid_scope", "scope: expected <the control plane>/.default, or resource for the older endpoint.")
 	}
 	from := RemoteOf(r)
-	if wait, err := s.mayTry(r.Context(), "", from); err != nil {
+	if wait, err := s.mayTry(r.Context(), from); err != nil {
 		return err
 	} else if wait > 0 {
 		setRetryAfter(w, wait)
@@ -96,7 +96,7 @@ func (s *Service) TokenEndpoint(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if p == nil {
-		if err := s.failed(r.Context(), "", from); err != nil {
+		if _, err := s.try(r.Context(), "", from); err != nil {
 			return err
 		}
 		return fail(http.StatusUnauthorized, "invalid_client", "client_id and client_secret do not belong together, or the token has expired or was revoked.")

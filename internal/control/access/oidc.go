@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
@@ -29,7 +30,7 @@ type OIDC struct {
 	ClientSecret string
 	RoleClaim    string          // claim with what somebody may, a string or a list
 	Roles        map[string]Role // by the claim's values
-	Client       *http.Client    // nil: http.DefaultClient
+	Client       *http.Client    // nil: one that waits for 15 s at most
 }
 
 const stateCookie = "__Host-larder-sign-in"
@@ -57,7 +58,7 @@ func (s *Service) provider(ctx context.Context) (*oidc.Provider, error) {
 	// The provider keeps the context for fetching keys later on.
 	p, err := oidc.NewProvider(oidc.ClientContext(context.WithoutCancel(ctx), s.client0()), s.o.OIDC.Issuer)
 	if err != nil {
-		return nil, &Refusal{Status: http.StatusBadGateway, Code: "ProviderUnreachable", Message: "The organisation's sign-in cannot be reached; sign in with a local account, or try again.", Err: err}
+		return nil, unreachable(err)
 	}
 	s.oidc.p = p
 	return p, nil
@@ -68,6 +69,25 @@ func (s *Service) client0() *http.Client {
 		return s.o.OIDC.Client
 	}
 	return &http.Client{Timeout: 15 * time.Second}
+}
+
+func unreachable(err error) *Refusal {
+	return &Refusal{Status: http.StatusBadGateway, Code: "ProviderUnreachable", Message: "The organisation's sign-in cannot be reached; sign in with a local account, or try again.", Err: err}
+}
+
+// road notes whether the provider answered. What the libraries return does not
+// tell a provider that is down from one that says no.
+type road struct {
+	http.RoundTripper
+	down atomic.Bool
+}
+
+func (o *road) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := o.RoundTripper.RoundTrip(r)
+	if err != nil || resp.StatusCode >= 500 {
+		o.down.Store(true)
+	}
+	return resp, err
 }
 
 // HasOIDC reports whether people can sign in with the organisation's accounts.
@@ -125,15 +145,9 @@ func (s *Service) OIDCCallback(w http.ResponseWriter, r *http.Request, base stri
 	if e := q.Get("error"); e != "" {
 		return nil, nil, no("The organisation's sign-in refused.", fmt.Errorf("provider: %s: %s", clip(e), q.Get("error_description")))
 	}
-	ctx := oidc.ClientContext(r.Context(), s.client0())
-	token, err := s.oauth(p, base).Exchange(ctx, q.Get("code"), oauth2.VerifierOption(parts[2]))
+	id, err := s.identify(r.Context(), p, base, q.Get("code"), parts[2])
 	if err != nil {
-		return nil, nil, no("The organisation's sign-in did not confirm who you are; begin again.", err)
-	}
-	raw, _ := token.Extra("id_token").(string)
-	id, err := p.VerifierContext(ctx, &oidc.Config{ClientID: s.o.OIDC.ClientID, Now: s.now}).Verify(ctx, raw)
-	if err != nil {
-		return nil, nil, no("The organisation's sign-in did not confirm who you are; begin again.", err)
+		return nil, nil, err
 	}
 	if subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(parts[1])) != 1 {
 		return nil, nil, no("This sign-in is not the one that was begun in this browser; begin again.", errors.New("another nonce"))
@@ -145,9 +159,14 @@ func (s *Service) OIDCCallback(w http.ResponseWriter, r *http.Request, base stri
 	if err := id.Claims(&claims); err != nil {
 		return nil, nil, no("What the organisation's sign-in says of you cannot be read.", err)
 	}
+	// OpenID Connect Core, section 3.1.3.7: with several audiences the token says
+	// for which of them it was made.
+	if azp, ok := claims["azp"]; (ok || len(id.Audience) > 1) && azp != s.o.OIDC.ClientID {
+		return nil, nil, no("The organisation's sign-in did not confirm who you are; begin again.", fmt.Errorf("a token for %d audiences was made for another of them", len(id.Audience)))
+	}
 	role, ok := s.roleOf(claims)
 	if !ok {
-		return nil, nil, &Refusal{Status: http.StatusForbidden, Code: "NoRole", Message: fmt.Sprintf("You are known, and none of your %s gives you a role here; whoever runs the control plane can change that.", s.o.OIDC.RoleClaim)}
+		return nil, nil, &Refusal{Status: http.StatusForbidden, Code: "NoRole", Who: nameOf(claims, id.Subject), Message: fmt.Sprintf("You are known, and none of your %s gives you a role here; whoever runs the control plane can change that.", s.o.OIDC.RoleClaim)}
 	}
 	a, err := s.provided(r.Context(), id.Issuer+" "+id.Subject, nameOf(claims, id.Subject), role)
 	if err != nil {
@@ -155,6 +174,33 @@ func (s *Service) OIDCCallback(w http.ResponseWriter, r *http.Request, base stri
 	}
 	session, err := s.Begin(r.Context(), a, RemoteOf(r))
 	return a, session, err
+}
+
+// identify has the provider say who came back with a code.
+func (s *Service) identify(ctx context.Context, p *oidc.Provider, base, code, verifier string) (*oidc.IDToken, error) {
+	client := *s.client0()
+	if client.Transport == nil {
+		client.Transport = http.DefaultTransport
+	}
+	way := &road{RoundTripper: client.Transport}
+	client.Transport = way
+	ctx = oidc.ClientContext(ctx, &client)
+	failed := func(err error) error {
+		if way.down.Load() {
+			return unreachable(err)
+		}
+		return &Refusal{Status: http.StatusUnauthorized, Code: "AuthenticationFailed", Message: "The organisation's sign-in did not confirm who you are; begin again.", Err: err}
+	}
+	token, err := s.oauth(p, base).Exchange(ctx, code, oauth2.VerifierOption(verifier))
+	if err != nil {
+		return nil, failed(err)
+	}
+	raw, _ := token.Extra("id_token").(string)
+	id, err := p.VerifierContext(ctx, &oidc.Config{ClientID: s.o.OIDC.ClientID, Now: s.now}).Verify(ctx, raw)
+	if err != nil {
+		return nil, failed(err)
+	}
+	return id, nil
 }
 
 // spend takes something that is good once. It is remembered for as long as its
@@ -214,7 +260,7 @@ func (s *Service) provided(ctx context.Context, subject, name string, role Role)
 			return err
 		}
 		if a.Disabled {
-			return refuse(http.StatusForbidden, "Disabled", "This account was disabled here.")
+			return &Refusal{Status: http.StatusForbidden, Code: "Disabled", Who: a.Name, Message: "This account was disabled here."}
 		}
 		if a.Role == role {
 			return nil

@@ -4,12 +4,9 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -23,160 +20,25 @@ import (
 	"larder/internal/control/access"
 	"larder/internal/control/db"
 	"larder/internal/lardertest/dbtest"
+	"larder/internal/lardertest/issuer"
 )
 
-const (
-	base     = "https://control.example"
-	clientID = "larder"
-	secret   = "the-client-secret"
-)
+const base = "https://control.example"
 
-// issuer is an OpenID Connect provider. Tests change what it says.
-type issuer struct {
-	t   *testing.T
-	srv *httptest.Server
-
-	mu     sync.Mutex
-	keys   []*ecdsa.PrivateKey            // those it publishes, the last one signs; guarded by mu
-	claims map[string]any                 // beside the ones it must have; guarded by mu
-	change func(claims map[string]any)    // guarded by mu
-	sign   func(payload []byte) string    // in place of its own; guarded by mu
-	codes  map[string]map[string][]string // requests by code; guarded by mu
-	away   bool                           // guarded by mu
-
-	instead   http.HandlerFunc // answers at insteadAt; guarded by mu
-	insteadAt string           // guarded by mu
-}
-
-func newIssuer(t *testing.T) *issuer {
-	t.Helper()
-	p := &issuer{t: t, codes: map[string]map[string][]string{}, claims: map[string]any{"sub": "42", "preferred_username": "ada", "groups": "Cache admins"}}
-	p.rotate()
-	p.srv = httptest.NewTLSServer(http.HandlerFunc(p.serve))
-	t.Cleanup(p.srv.Close)
-	return p
-}
-
-func (p *issuer) with(f func()) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	f()
-}
-
-// rotate makes it sign with another key, and publish no other.
-func (p *issuer) rotate() {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+// orWhy is a token, or why there is none, which nobody takes for one.
+func orWhy(token string, err error) string {
 	if err != nil {
-		p.t.Fatal(err)
+		return err.Error()
 	}
-	p.keys = []*ecdsa.PrivateKey{key}
-}
-
-func keyID(k *ecdsa.PrivateKey) string { return fmt.Sprintf("%x", sha256.Sum256(k.X.Bytes()))[:8] }
-
-func signed(k *ecdsa.PrivateKey, payload []byte) (string, error) {
-	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: k, KeyID: keyID(k)}}, nil)
-	if err != nil {
-		return "", err
-	}
-	jws, err := s.Sign(payload)
-	if err != nil {
-		return "", err
-	}
-	return jws.CompactSerialize()
-}
-
-func (p *issuer) serve(w http.ResponseWriter, r *http.Request) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.away {
-		http.Error(w, "internal: db01.example is down", http.StatusServiceUnavailable)
-		return
-	}
-	if p.instead != nil && r.URL.Path == p.insteadAt {
-		p.instead(w, r)
-		return
-	}
-	answer := func(v any) {
-		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(v)
-	}
-	switch r.URL.Path {
-	case "/.well-known/openid-configuration":
-		answer(map[string]any{"issuer": p.srv.URL, "authorization_endpoint": p.srv.URL + "/authorize", "token_endpoint": p.srv.URL + "/token", "jwks_uri": p.srv.URL + "/keys",
-			"id_token_signing_alg_values_supported": []string{"ES256"}})
-	case "/keys":
-		var set jose.JSONWebKeySet
-		for _, k := range p.keys {
-			set.Keys = append(set.Keys, jose.JSONWebKey{Key: k.Public(), KeyID: keyID(k), Algorithm: "ES256", Use: "sig"})
-		}
-		answer(set)
-	case "/token":
-		if err := r.ParseForm(); err != nil {
-			p.t.Error(err)
-		}
-		id, key, ok := r.BasicAuth()
-		if !ok {
-			id, key = r.PostForm.Get("client_id"), r.PostForm.Get("client_secret")
-		}
-		asked := p.codes[r.PostForm.Get("code")]
-		challenge := sha256.Sum256([]byte(r.PostForm.Get("code_verifier")))
-		switch {
-		case id != clientID || key != secret:
-			http.Error(w, `{"error":"invalid_client","error_description":"wrong secret `+key+`"}`, http.StatusUnauthorized)
-			return
-		case asked == nil || base64.RawURLEncoding.EncodeToString(challenge[:]) != asked["code_challenge"][0]:
-			http.Error(w, `{"error":"invalid_grant"}`, http.StatusBadRequest)
-			return
-		}
-		now := time.Now()
-		claims := map[string]any{"iss": p.srv.URL, "aud": clientID, "iat": now.Unix(), "exp": now.Add(time.Hour).Unix(), "nonce": asked["nonce"][0]}
-		maps.Copy(claims, p.claims)
-		if p.change != nil {
-			p.change(claims)
-		}
-		payload, err := json.Marshal(claims)
-		if err != nil {
-			p.t.Error(err)
-		}
-		token := ""
-		if p.sign != nil {
-			token = p.sign(payload)
-		} else if token, err = signed(p.keys[len(p.keys)-1], payload); err != nil {
-			p.t.Error(err)
-		}
-		answer(map[string]any{"access_token": "x", "token_type": "Bearer", "id_token": token})
-	default:
-		http.NotFound(w, r)
-	}
-}
-
-// authorize is what the provider does with a person it knows: it gives the
-// browser a code.
-func (p *issuer) authorize(location string) (code, state string) {
-	p.t.Helper()
-	u, err := url.Parse(location)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	q := u.Query()
-	if !strings.HasPrefix(location, p.srv.URL+"/authorize") || q.Get("client_id") != clientID || q.Get("redirect_uri") != base+"/sign-in/callback" || q.Get("code_challenge_method") != "S256" ||
-		q.Get("response_type") != "code" || q.Get("nonce") == "" || !strings.Contains(q.Get("scope"), "openid") {
-		p.t.Errorf("sent to %s", location)
-	}
-	p.with(func() {
-		code = fmt.Sprintf("code-%d", len(p.codes))
-		p.codes[code] = q
-	})
-	return code, q.Get("state")
+	return token
 }
 
 // organisation is a world with a provider.
-func organisation(t *testing.T, d *db.DB) (*world, *issuer) {
+func organisation(t *testing.T, d *db.DB) (*world, *issuer.Provider) {
 	t.Helper()
-	p := newIssuer(t)
+	p := issuer.New(t, base)
 	w := newWorld(t, d, func(o *access.Options) {
-		o.OIDC = &access.OIDC{Issuer: p.srv.URL, ClientID: clientID, ClientSecret: secret, RoleClaim: "groups", Roles: map[string]access.Role{"Cache admins": access.Owner, "Helpdesk": access.Reader}, Client: p.srv.Client()}
+		o.OIDC = &access.OIDC{Issuer: p.URL, ClientID: issuer.ClientID, ClientSecret: issuer.Secret, RoleClaim: "groups", Roles: map[string]access.Role{"Cache admins": access.Owner, "Helpdesk": access.Reader}, Client: p.Client()}
 	})
 	return w, p
 }
@@ -204,10 +66,10 @@ func (w *world) back(cookie *http.Cookie, query url.Values) (*access.Account, *h
 	return w.OIDCCallback(httptest.NewRecorder(), r, base)
 }
 
-func (w *world) through(p *issuer) (*access.Account, *http.Cookie, error) {
+func (w *world) through(p *issuer.Provider) (*access.Account, *http.Cookie, error) {
 	w.t.Helper()
 	cookie, location := w.begin()
-	code, state := p.authorize(location)
+	code, state := p.Authorize(location)
 	return w.back(cookie, url.Values{"code": {code}, "state": {state}})
 }
 
@@ -225,7 +87,7 @@ func TestPeopleSignInWithTheirOrganisation(t *testing.T) {
 		}
 		// The second time it is the same account, with the role it has by now;
 		// sessions of the old role end.
-		p.with(func() { p.claims["groups"], p.claims["preferred_username"] = []any{"Others", "Helpdesk"}, "ada.new" })
+		p.With(func() { p.Claims["groups"], p.Claims["preferred_username"] = []any{"Others", "Helpdesk"}, "ada.new" })
 		again, later, err := w.through(p)
 		if err != nil || again.ID != a.ID || again.Role != access.Reader {
 			t.Fatalf("got %+v, %v", again, err)
@@ -237,13 +99,21 @@ func TestPeopleSignInWithTheirOrganisation(t *testing.T) {
 			t.Errorf("the new session is %+v, %v", who, err)
 		}
 		// The provider changes its key; nothing else happens.
-		p.with(p.rotate)
+		p.With(p.Rotate)
 		if _, _, err := w.through(p); err != nil {
 			t.Errorf("after a change of keys: %v", err)
 		}
+		// A token for several audiences is taken if it was made for this one.
+		p.With(func() {
+			p.Change = func(c map[string]any) { c["aud"], c["azp"] = []any{issuer.ClientID, "others"}, issuer.ClientID }
+		})
+		if _, _, err := w.through(p); err != nil {
+			t.Errorf("with two audiences: %v", err)
+		}
+		p.With(func() { p.Change = nil })
 		// Somebody else of the same name is somebody else, and no account here is
 		// taken over.
-		p.with(func() { p.claims["sub"], p.claims["preferred_username"] = "43", "ADA" })
+		p.With(func() { p.Claims["sub"], p.Claims["preferred_username"] = "43", "ADA" })
 		other, _, err := w.through(p)
 		if err == nil && other.ID == a.ID {
 			t.Error("another subject got the account")
@@ -261,42 +131,61 @@ func TestWhatProvidersSayIsChecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
-		do   func(p *issuer)
+		do   func(p *issuer.Provider)
 		want int
 	}{
-		"no role":             {func(p *issuer) { p.claims["groups"] = "Others" }, 403},
-		"no claim":            {func(p *issuer) { delete(p.claims, "groups") }, 403},
-		"a claim of numbers":  {func(p *issuer) { p.claims["groups"] = []any{1, 2} }, 403},
-		"another nonce":       {func(p *issuer) { p.change = func(c map[string]any) { c["nonce"] = "x" } }, 401},
-		"no nonce":            {func(p *issuer) { p.change = func(c map[string]any) { delete(c, "nonce") } }, 401},
-		"another audience":    {func(p *issuer) { p.change = func(c map[string]any) { c["aud"] = "others" } }, 401},
-		"another issuer":      {func(p *issuer) { p.change = func(c map[string]any) { c["iss"] = "https://evil.example" } }, 401},
-		"expired":             {func(p *issuer) { p.change = func(c map[string]any) { c["exp"] = time.Now().Add(-time.Hour).Unix() } }, 401},
-		"an unknown key":      {func(p *issuer) { p.sign = func(b []byte) string { s, _ := signed(stranger, b); return s } }, 401},
-		"not good yet":        {func(p *issuer) { p.change = func(c map[string]any) { c["nbf"] = time.Now().Add(time.Hour).Unix() } }, 401},
-		"without an end":      {func(p *issuer) { p.change = func(c map[string]any) { delete(c, "exp") } }, 401},
-		"without an audience": {func(p *issuer) { p.change = func(c map[string]any) { delete(c, "aud") } }, 401},
-		"its own key":         {func(p *issuer) { p.sign = withKeyInside }, 401},
-		"another payload":     {func(p *issuer) { p.sign = tamperedBy(p) }, 401},
-		"no signature":        {func(p *issuer) { p.sign = unsigned }, 401},
-		"signed by a secret":  {func(p *issuer) { p.sign = withSecret }, 401},
-		"no token":            {func(p *issuer) { p.sign = func([]byte) string { return "" } }, 401},
-		"the provider breaks": {func(p *issuer) { p.away = true }, 401},
+		"no role":            {func(p *issuer.Provider) { p.Claims["groups"] = "Others" }, 403},
+		"no claim":           {func(p *issuer.Provider) { delete(p.Claims, "groups") }, 403},
+		"a claim of numbers": {func(p *issuer.Provider) { p.Claims["groups"] = []any{1, 2} }, 403},
+		"another nonce":      {func(p *issuer.Provider) { p.Change = func(c map[string]any) { c["nonce"] = "x" } }, 401},
+		"no nonce":           {func(p *issuer.Provider) { p.Change = func(c map[string]any) { delete(c, "nonce") } }, 401},
+		"another audience":   {func(p *issuer.Provider) { p.Change = func(c map[string]any) { c["aud"] = "others" } }, 401},
+		"another issuer":     {func(p *issuer.Provider) { p.Change = func(c map[string]any) { c["iss"] = "https://evil.example" } }, 401},
+		"expired": {func(p *issuer.Provider) {
+			p.Change = func(c map[string]any) { c["exp"] = time.Now().Add(-time.Hour).Unix() }
+		}, 401},
+		"an unknown key": {func(p *issuer.Provider) {
+			p.Sign = func(b []byte) string { s, _ := issuer.Signed(stranger, b); return s }
+		}, 401},
+		"not good yet": {func(p *issuer.Provider) {
+			p.Change = func(c map[string]any) { c["nbf"] = time.Now().Add(time.Hour).Unix() }
+		}, 401},
+		"without an end":      {func(p *issuer.Provider) { p.Change = func(c map[string]any) { delete(c, "exp") } }, 401},
+		"without an audience": {func(p *issuer.Provider) { p.Change = func(c map[string]any) { delete(c, "aud") } }, 401},
+		"its own key":         {func(p *issuer.Provider) { p.Sign = withKeyInside }, 401},
+		"another payload":     {func(p *issuer.Provider) { p.Sign = tamperedBy(p) }, 401},
+		"no signature":        {func(p *issuer.Provider) { p.Sign = unsigned }, 401},
+		"signed by a secret":  {func(p *issuer.Provider) { p.Sign = withSecret }, 401},
+		"no token":            {func(p *issuer.Provider) { p.Sign = func([]byte) string { return "" } }, 401},
+		"the provider breaks": {func(p *issuer.Provider) { p.Away = true }, 502},
+		"its keys are gone": {func(p *issuer.Provider) {
+			p.Rotate()
+			p.InsteadAt, p.Instead = "/keys", func(w http.ResponseWriter, _ *http.Request) {
+				http.Error(w, "db01.example is down", http.StatusInternalServerError)
+			}
+		}, 502},
+		"no such code": {func(p *issuer.Provider) { clear(p.Codes) }, 401},
+		"for another, too": {func(p *issuer.Provider) {
+			p.Change = func(c map[string]any) { c["aud"] = []any{issuer.ClientID, "others"} }
+		}, 401},
+		"made for another": {func(p *issuer.Provider) {
+			p.Change = func(c map[string]any) { c["aud"], c["azp"] = []any{issuer.ClientID, "others"}, "others" }
+		}, 401},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w, p := organisation(t, dbtest.SQLite(t))
 			cookie, location := w.begin()
-			code, state := p.authorize(location)
-			p.with(func() { c.do(p) })
+			code, state := p.Authorize(location)
+			p.With(func() { c.do(p) })
 			a, session, err := w.back(cookie, url.Values{"code": {code}, "state": {state}})
 			if a != nil || session != nil || status(err) != c.want {
 				t.Fatalf("got %+v, %v, %v; want %d", a, session, err, c.want)
 			}
-			if strings.Contains(err.Error(), "db01") || strings.Contains(err.Error(), p.srv.URL) || strings.Contains(err.Error(), "oidc:") {
+			if strings.Contains(err.Error(), "db01") || strings.Contains(err.Error(), p.URL) || strings.Contains(err.Error(), "oidc:") {
 				t.Errorf("the person reads %q", err)
 			}
-			if text := whole(err); strings.Contains(text, secret) {
+			if text := whole(err); strings.Contains(text, issuer.Secret) {
 				t.Errorf("the client's secret is in %q", text)
 			}
 			if us, uerr := w.Users(t.Context()); uerr != nil || len(us) != 0 {
@@ -330,8 +219,8 @@ func TestClaimsGiveRoles(t *testing.T) {
 		{nil, ""},
 	} {
 		sub := fmt.Sprint("person-", i)
-		p.with(func() {
-			p.claims = map[string]any{"sub": sub, "preferred_username": sub, "groups": c.claim}
+		p.With(func() {
+			p.Claims = map[string]any{"sub": sub, "preferred_username": sub, "groups": c.claim}
 		})
 		a, session, err := w.through(p)
 		if c.want == "" {
@@ -365,7 +254,7 @@ func TestProvidersTakeNoAccountOver(t *testing.T) {
 		if _, err := w.login("ada", password, "", "192.0.2.1"); err != nil {
 			t.Errorf("its password: %v", err)
 		}
-		p.with(func() { p.claims["preferred_username"] = "grace" })
+		p.With(func() { p.Claims["preferred_username"] = "grace" })
 		a, session, err := w.through(p)
 		if err != nil {
 			t.Fatal(err)
@@ -406,25 +295,13 @@ func withKeyInside(payload []byte) string {
 	if err != nil {
 		return err.Error()
 	}
-	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, &jose.SignerOptions{EmbedJWK: true})
-	if err != nil {
-		return err.Error()
-	}
-	jws, err := s.Sign(payload)
-	if err != nil {
-		return err.Error()
-	}
-	text, err := jws.CompactSerialize()
-	if err != nil {
-		return err.Error()
-	}
-	return text
+	return orWhy(issuer.Sign(jose.SigningKey{Algorithm: jose.ES256, Key: key}, &jose.SignerOptions{EmbedJWK: true}, payload))
 }
 
 // tamperedBy is a token that p signed for another person.
-func tamperedBy(p *issuer) func(payload []byte) string {
+func tamperedBy(p *issuer.Provider) func(payload []byte) string {
 	return func(payload []byte) string {
-		good, err := signed(p.keys[0], payload)
+		good, err := issuer.Signed(p.Keys[0], payload)
 		if err != nil {
 			return err.Error()
 		}
@@ -436,19 +313,7 @@ func tamperedBy(p *issuer) func(payload []byte) string {
 
 // withSecret is a token that the client's own secret signs.
 func withSecret(payload []byte) string {
-	s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.HS256, Key: []byte(strings.Repeat(secret, 4))}, nil)
-	if err != nil {
-		return err.Error()
-	}
-	jws, err := s.Sign(payload)
-	if err != nil {
-		return err.Error()
-	}
-	text, err := jws.CompactSerialize()
-	if err != nil {
-		return err.Error()
-	}
-	return text
+	return orWhy(issuer.Sign(jose.SigningKey{Algorithm: jose.HS256, Key: []byte(strings.Repeat(issuer.Secret, 4))}, nil, payload))
 }
 
 func TestSignInsAreOfTheirBrowser(t *testing.T) {
@@ -462,7 +327,7 @@ func TestSignInsAreOfTheirBrowser(t *testing.T) {
 			}
 		}
 		cookie, location := w.begin()
-		code, state := p.authorize(location)
+		code, state := p.Authorize(location)
 		refused("without the cookie", nil, url.Values{"code": {code}, "state": {state}})
 		refused("with another state", cookie, url.Values{"code": {code}, "state": {"x"}})
 		refused("without a state", cookie, url.Values{"code": {code}})
@@ -477,12 +342,12 @@ func TestSignInsAreOfTheirBrowser(t *testing.T) {
 		refused("a second time", cookie, url.Values{"code": {code}, "state": {state}})
 		// A code that was stolen is worth nothing without the verifier.
 		_, theirs := w.begin()
-		stolen, _ := p.authorize(theirs)
+		stolen, _ := p.Authorize(theirs)
 		mine, location := w.begin()
-		_, state = p.authorize(location)
+		_, state = p.Authorize(location)
 		refused("with the code of another sign-in", mine, url.Values{"code": {stolen}, "state": {state}})
 		mine, location = w.begin()
-		_, state = p.authorize(location)
+		_, state = p.Authorize(location)
 		refused("when the provider refuses", mine, url.Values{"error": {"access_denied"}, "error_description": {"no"}, "state": {state}})
 	})
 }
@@ -493,10 +358,10 @@ func TestStatesAreSpentOnAllReplicas(t *testing.T) {
 	dbtest.Each(t, func(t *testing.T, d *db.DB) {
 		w, p := organisation(t, d)
 		other := newWorld(t, d, func(o *access.Options) {
-			o.OIDC = &access.OIDC{Issuer: p.srv.URL, ClientID: clientID, ClientSecret: secret, RoleClaim: "groups", Roles: map[string]access.Role{"Cache admins": access.Owner}, Client: p.srv.Client()}
+			o.OIDC = &access.OIDC{Issuer: p.URL, ClientID: issuer.ClientID, ClientSecret: issuer.Secret, RoleClaim: "groups", Roles: map[string]access.Role{"Cache admins": access.Owner}, Client: p.Client()}
 		})
 		cookie, location := w.begin()
-		code, state := p.authorize(location)
+		code, state := p.Authorize(location)
 		const each = 3
 		type result struct {
 			a   *access.Account
@@ -539,7 +404,7 @@ func TestTheSignInCookie(t *testing.T) {
 	if len(parts) != 3 || cookie.MaxAge != 600 || !strings.HasPrefix(cookie.Name, "__Host-") || cookie.Path != "/" || cookie.Domain != "" {
 		t.Fatalf("the cookie is %+v", cookie)
 	}
-	if verifier := parts[2]; len(verifier) < 43 || strings.Contains(location, verifier) || strings.Contains(location, secret) {
+	if verifier := parts[2]; len(verifier) < 43 || strings.Contains(location, verifier) || strings.Contains(location, issuer.Secret) {
 		t.Errorf("the verifier, or the client's secret, is in %s", location)
 	}
 	again, _ := w.begin()
@@ -548,7 +413,7 @@ func TestTheSignInCookie(t *testing.T) {
 			t.Errorf("part %d of two cookies is the same", i)
 		}
 	}
-	code, state := p.authorize(location)
+	code, state := p.Authorize(location)
 	r := httptest.NewRequest("GET", base+"/sign-in/callback?"+url.Values{"code": {code}, "state": {state}}.Encode(), nil)
 	r.AddCookie(cookie)
 	rec := httptest.NewRecorder()
@@ -566,7 +431,7 @@ func TestTheProviderRefuses(t *testing.T) {
 	t.Parallel()
 	w, p := organisation(t, dbtest.SQLite(t))
 	cookie, location := w.begin()
-	code, state := p.authorize(location)
+	code, state := p.Authorize(location)
 	_, _, err := w.back(cookie, url.Values{"error": {"access_denied"}, "error_description": {"<b>AADSTS50105</b>"}, "state": {state}})
 	if status(err) != 401 || err.Error() != "The organisation's sign-in refused." {
 		t.Errorf("got %v", err)
@@ -588,24 +453,24 @@ func TestKeysOfProvidersOverlap(t *testing.T) {
 		t.Fatal(err)
 	}
 	var old *ecdsa.PrivateKey
-	p.with(func() {
-		old = p.keys[0]
-		p.rotate()
-		p.keys = []*ecdsa.PrivateKey{old, p.keys[0]}
+	p.With(func() {
+		old = p.Keys[0]
+		p.Rotate()
+		p.Keys = []*ecdsa.PrivateKey{old, p.Keys[0]}
 	})
 	if _, _, err := w.through(p); err != nil {
 		t.Errorf("signed by the new one of two keys: %v", err)
 	}
-	p.with(func() { p.keys = []*ecdsa.PrivateKey{p.keys[1], old} })
+	p.With(func() { p.Keys = []*ecdsa.PrivateKey{p.Keys[1], old} })
 	if _, _, err := w.through(p); err != nil {
 		t.Errorf("signed by the old one of two keys: %v", err)
 	}
-	p.with(func() {
-		p.rotate()
-		p.sign = func(b []byte) string { s, _ := signed(old, b); return s }
+	p.With(func() {
+		p.Rotate()
+		p.Sign = func(b []byte) string { s, _ := issuer.Signed(old, b); return s }
 	})
 	late := newWorld(t, w.d, func(o *access.Options) {
-		o.OIDC = &access.OIDC{Issuer: p.srv.URL, ClientID: clientID, ClientSecret: secret, RoleClaim: "groups", Roles: map[string]access.Role{"Cache admins": access.Owner}, Client: p.srv.Client()}
+		o.OIDC = &access.OIDC{Issuer: p.URL, ClientID: issuer.ClientID, ClientSecret: issuer.Secret, RoleClaim: "groups", Roles: map[string]access.Role{"Cache admins": access.Owner}, Client: p.Client()}
 	})
 	if a, _, err := late.through(p); a != nil || status(err) != 401 {
 		t.Errorf("signed by a key that was withdrawn: got %+v, %v, want 401", a, err)
@@ -639,14 +504,14 @@ func TestProvidersFail(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w, p := organisation(t, dbtest.SQLite(t))
-			p.with(func() { p.instead, p.insteadAt = c.with, c.path })
+			p.With(func() { p.Instead, p.InsteadAt = c.with, c.path })
 			rec := httptest.NewRecorder()
 			err := w.OIDCStart(rec, httptest.NewRequest("GET", base, nil), base)
 			if begun := c.path != "/.well-known/openid-configuration"; begun {
 				if err != nil {
 					t.Fatal(err)
 				}
-				code, state := p.authorize(rec.Header().Get("Location"))
+				code, state := p.Authorize(rec.Header().Get("Location"))
 				var session *http.Cookie
 				if _, session, err = w.back(rec.Result().Cookies()[0], url.Values{"code": {code}, "state": {state}}); session != nil {
 					t.Error("somebody came in")
@@ -657,15 +522,15 @@ func TestProvidersFail(t *testing.T) {
 			if s := status(err); s != 401 && s != 502 {
 				t.Fatalf("got %v", err)
 			}
-			for _, inside := range []string{"db01", "127.0.0.1", "oidc", "oauth2", "EOF", secret} {
+			for _, inside := range []string{"db01", "127.0.0.1", "oidc", "oauth2", "EOF", issuer.Secret} {
 				if strings.Contains(err.Error(), inside) {
 					t.Errorf("the person reads %q", err)
 				}
 			}
-			if text := whole(err); strings.Contains(text, secret) || strings.Count(text, ";") < 2 {
+			if text := whole(err); strings.Contains(text, issuer.Secret) || strings.Count(text, ";") < 2 {
 				t.Errorf("the log learns %q, expected a cause without the secret", text)
 			}
-			p.with(func() { p.instead = nil })
+			p.With(func() { p.Instead = nil })
 			if _, _, err := w.through(p); err != nil {
 				t.Errorf("when it is well again: %v", err)
 			}
@@ -677,9 +542,9 @@ func TestProvidersFail(t *testing.T) {
 // read it, although this provider repeats it.
 func TestAWrongClientSecret(t *testing.T) {
 	t.Parallel()
-	p := newIssuer(t)
+	p := issuer.New(t, base)
 	w := newWorld(t, dbtest.SQLite(t), func(o *access.Options) {
-		o.OIDC = &access.OIDC{Issuer: p.srv.URL, ClientID: clientID, ClientSecret: "mistyped-secret", RoleClaim: "groups", Roles: map[string]access.Role{"Cache admins": access.Owner}, Client: p.srv.Client()}
+		o.OIDC = &access.OIDC{Issuer: p.URL, ClientID: issuer.ClientID, ClientSecret: "mistyped-secret", RoleClaim: "groups", Roles: map[string]access.Role{"Cache admins": access.Owner}, Client: p.Client()}
 	})
 	a, session, err := w.through(p)
 	if a != nil || session != nil || status(err) != 401 || strings.Contains(err.Error(), "mistyped") || strings.Contains(err.Error(), "invalid_client") {
@@ -693,7 +558,7 @@ func TestAWrongClientSecret(t *testing.T) {
 func TestTheProviderIsAway(t *testing.T) {
 	t.Parallel()
 	w, p := organisation(t, dbtest.SQLite(t))
-	p.with(func() { p.away = true })
+	p.With(func() { p.Away = true })
 	err := w.OIDCStart(httptest.NewRecorder(), httptest.NewRequest("GET", base, nil), base)
 	if status(err) != http.StatusBadGateway || strings.Contains(err.Error(), "db01") {
 		t.Errorf("got %v", err)
@@ -702,14 +567,14 @@ func TestTheProviderIsAway(t *testing.T) {
 	if !errors.As(err, &no) || no.Err == nil {
 		t.Errorf("the log learns nothing: %v", err)
 	}
-	p.with(func() { p.away = false })
+	p.With(func() { p.Away = false })
 	if _, _, err := w.through(p); err != nil {
 		t.Errorf("when it is back: %v", err)
 	}
 	gone, q := organisation(t, dbtest.SQLite(t))
 	cookie, location := gone.begin()
-	code, state := q.authorize(location)
-	q.srv.Close()
+	code, state := q.Authorize(location)
+	q.Close()
 	if a, session, err := gone.back(cookie, url.Values{"code": {code}, "state": {state}}); a != nil || session != nil || status(err) < 400 || strings.Contains(err.Error(), "127.0.0.1") {
 		t.Errorf("nobody listens any more: got %+v, %v", a, err)
 	}

@@ -6,7 +6,9 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"fmt"
+	"net/http"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
@@ -23,7 +25,12 @@ const (
 
 	// hashers bounds the memory that log-ins take together.
 	hashers = 4
+	// maxHashing bounds how many wait: whoever floods the form must not make
+	// everybody else wait for minutes.
+	maxHashing = 100
 )
+
+var errBusy = &Refusal{Status: http.StatusServiceUnavailable, Code: "ServerBusy", Message: "Too many people sign in at this moment; try again in a few seconds.", RetryAfter: 3 * time.Second}
 
 // MinPassword is the shortest password, in characters. There are no other rules:
 // they make passwords worse (NIST SP 800-63B, section 3.1.1.2).
@@ -52,6 +59,10 @@ func (s *Service) hashPassword(ctx context.Context, password string) (string, er
 
 // argon hashes when it is its turn.
 func (s *Service) argon(ctx context.Context, password string, p phc) ([]byte, error) {
+	defer s.hashing.Add(-1)
+	if s.hashing.Add(1) > maxHashing {
+		return nil, errBusy
+	}
 	select {
 	case s.hash <- struct{}{}:
 		defer func() { <-s.hash }()

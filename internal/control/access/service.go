@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -27,7 +28,8 @@ type Refusal struct {
 	Code       string
 	Message    string
 	RetryAfter time.Duration
-	Err        error
+	Who        string // whom it refuses, where that was proven; for the audit
+	Err        error  // for the log
 }
 
 func (r *Refusal) Error() string { return r.Message }
@@ -58,13 +60,14 @@ type Options struct {
 
 // Service knows who may what.
 type Service struct {
-	d     *db.DB
-	o     Options
-	now   func() time.Time
-	log   *slog.Logger
-	known cache
-	hash  chan struct{} // bounds how many passwords are hashed at once
-	oidc  provider
+	d       *db.DB
+	o       Options
+	now     func() time.Time
+	log     *slog.Logger
+	known   cache
+	hash    chan struct{} // bounds how many passwords are hashed at once
+	hashing atomic.Int32  // how many are or wait for it
+	oidc    provider
 }
 
 // New makes a Service.

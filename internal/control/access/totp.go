@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"larder/internal/control/db"
+
 	"github.com/pquerna/otp"
 	"github.com/pquerna/otp/totp"
 )
@@ -60,8 +62,8 @@ func totpContext(user string) []byte { return []byte("users.totp " + user) }
 
 // ConfirmTOTP switches a second factor on with a code of it, and returns the
 // recovery codes: each is good once, and they are shown only here.
-func (s *Service) ConfirmTOTP(ctx context.Context, user, code string) ([]string, error) {
-	a, err := s.User(ctx, s.d, user)
+func (s *Service) ConfirmTOTP(ctx context.Context, q db.Queryer, user, code string) ([]string, error) {
+	a, err := s.User(ctx, q, user)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +86,7 @@ func (s *Service) ConfirmTOTP(ctx context.Context, user, code string) ([]string,
 	if err != nil {
 		return nil, err
 	}
-	_, err = s.d.ExecContext(ctx, `UPDATE users SET totp_on = TRUE, totp_step = $1, recovery = $2 WHERE id = $3`, step, string(list), a.ID)
+	_, err = q.ExecContext(ctx, `UPDATE users SET totp_on = TRUE, totp_step = $1, recovery = $2 WHERE id = $3`, step, string(list), a.ID)
 	return codes, err
 }
 

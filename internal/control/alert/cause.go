@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"larder/internal/control/words"
 )
 
 // offline finds silent nodes: each by itself, or, when all nodes of a site, or
@@ -34,7 +36,7 @@ func offline(f *Facts, all []brief, l limits) []Finding {
 				first = b.seen
 			}
 		}
-		x := Finding{Subject: subject, Title: title, Reason: "The first of them was last heard of at " + timeText(first) + ".", Fix: fix}
+		x := Finding{Subject: subject, Title: title, Reason: "The first of them was last heard of at " + words.Moment(first) + ".", Fix: fix}
 		if f.Now.Sub(first) > l.duration("errorHours", time.Hour) {
 			x.Severity, x.Step = Error, 1
 		}
@@ -63,7 +65,7 @@ func offline(f *Facts, all []brief, l limits) []Finding {
 		}
 		for _, b := range bs {
 			x := together(b.NodeID, b.Name+" has stopped reporting", "See that the machine runs, that larder runs on it (larder node status), and that it reaches the control plane.", []brief{b})
-			x.Reason = "It was last heard of at " + timeText(b.seen) + "."
+			x.Reason = "It was last heard of at " + words.Moment(b.seen) + "."
 			found = append(found, x)
 		}
 	}

@@ -68,6 +68,7 @@ var rules = []Rule{
 	{Name: "limit", Does: "A node fetched at more than `percent` of its limit for a quarter of an hour: downloads wait for it.", Severity: Info, After: 1800, Limits: map[string]float64{"percent": 95}, node: limitReached},
 	{Name: "reports-dropped", Does: "A node threw reports away because it could not deliver them for days.", Severity: Warning, node: dropped},
 	{Name: "version", Does: "Nodes run another version of Larder than the control plane.", Severity: Info, After: 6 * 3600, node: version, fold: foldVersion},
+	{Name: "update", Does: "An update was installed on a node, which was not started anew since.", Severity: Warning, After: 6 * 3600, node: updateWaits},
 	{Name: "ending", Does: "A token, a root or the portal's certificate ends within `days`; from `errorDays` on it is an error.", Severity: Warning, Limits: map[string]float64{"days": 14, "errorDays": 3}, fleet: ending},
 	{Name: "issue", Does: "A node reports something that no other rule is about.", Severity: Warning, After: 120, node: otherIssue},
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"larder/internal/control/words"
 	"larder/internal/fleet"
 )
 
@@ -30,8 +31,8 @@ func certificateExpiry(f *Facts, n *Node, l limits) []Finding {
 		return nil
 	}
 	// One certificate that several nodes serve is one thing to renew.
-	x := Finding{Subject: c.SHA256, Step: step, Title: fmt.Sprintf("The certificate of %s ends in %s", n.Name, spanText(left)), Severity: Info,
-		Reason: fmt.Sprintf("%s, for %s, is good until %s.", c.File, namesText(c.Names), timeText(c.NotAfter)),
+	x := Finding{Subject: c.SHA256, Step: step, Title: fmt.Sprintf("The certificate of %s ends in %s", n.Name, words.Span(left)), Severity: Info,
+		Reason: fmt.Sprintf("%s, for %s, is good until %s.", c.File, namesText(c.Names), words.Moment(c.NotAfter)),
 		Fix:    cmp.Or(c.Action, "Get a new one: larder tls csr and larder tls import on the node, or let it renew itself with larder tls auto.")}
 	switch {
 	case left <= 0:
@@ -95,7 +96,7 @@ func renewalFailed(_ *Facts, n *Node, _ limits) []Finding {
 	}
 	next := "It is tried again."
 	if !c.NextAttempt.IsZero() {
-		next = "It is tried again at " + timeText(c.NextAttempt) + "."
+		next = "It is tried again at " + words.Moment(c.NextAttempt) + "."
 	}
 	return []Finding{{Subject: c.LastError, Title: fmt.Sprintf("The renewal of the certificate of %s failed", n.Name), Reason: c.LastError,
 		Fix: cmp.Or(c.Action, next+" larder tls show on the node says more.")}}
@@ -157,7 +158,7 @@ func identityExpiry(f *Facts, n *Node, l limits) []Finding {
 	if n.Identity.IsZero() || left > l.duration("days", 24*time.Hour) {
 		return nil
 	}
-	return []Finding{{Title: fmt.Sprintf("%s has not renewed its identity", n.Name), Reason: fmt.Sprintf("It ends at %s; the node should have renewed it at two thirds of its life.", timeText(n.Identity)),
+	return []Finding{{Title: fmt.Sprintf("%s has not renewed its identity", n.Name), Reason: fmt.Sprintf("It ends at %s; the node should have renewed it at two thirds of its life.", words.Moment(n.Identity)),
 		Fix: "Look at the node's log for why renewal fails; larder node status says when it is tried again."}}
 }
 
@@ -165,7 +166,7 @@ func identityCopied(f *Facts, n *Node, _ limits) []Finding {
 	if n.Copied.IsZero() || f.Now.Sub(n.Copied) > time.Hour {
 		return nil
 	}
-	return []Finding{{Title: "Two machines use the identity of " + n.Name, Reason: "They delivered in turns, last seen at " + timeText(n.Copied) + ".",
+	return []Finding{{Title: "Two machines use the identity of " + n.Name, Reason: "They delivered in turns, last seen at " + words.Moment(n.Copied) + ".",
 		Fix: "Take the copy down and enrol one of them as a node of its own; if you do not know it, revoke the identity."}}
 }
 
@@ -181,7 +182,7 @@ func ending(f *Facts, _ []brief, l limits) []Finding {
 		if left > within || left < -30*day {
 			continue
 		}
-		x := Finding{Subject: e.What, Title: fmt.Sprintf("%s ends in %s", upper(e.What), spanText(left)), Reason: "It is good until " + timeText(e.At) + ".", Fix: e.Fix}
+		x := Finding{Subject: e.What, Title: fmt.Sprintf("%s ends in %s", upper(e.What), words.Span(left)), Reason: "It is good until " + words.Moment(e.At) + ".", Fix: e.Fix}
 		if left <= 0 {
 			x.Title = upper(e.What) + " has ended"
 		}

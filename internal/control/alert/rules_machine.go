@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"larder/internal/control/words"
 	"larder/internal/fleet"
 )
 
@@ -50,10 +51,10 @@ func driveSpace(_ *Facts, n *Node, l limits) []Finding {
 		switch perDay := n.Yesterday.FetchedBytes; {
 		case d.Free < reserve:
 			x.Severity = Error
-			x.Reason = fmt.Sprintf("%s are free on its file system.", bytesText(d.Free))
+			x.Reason = fmt.Sprintf("%s are free on its file system.", words.Bytes(d.Free))
 		case d.Free < wants && perDay > 0 && float64(d.Free)/float64(perDay) < l["days"]:
 			x.Title = fmt.Sprintf("Drive %s of %s is full before its size is used", d.Path, n.Name)
-			x.Reason = fmt.Sprintf("%s are free and %s of its size are not used yet; at yesterday's %s a day that is %.0f days.", bytesText(d.Free), bytesText(wants), bytesText(perDay), math.Ceil(float64(d.Free)/float64(perDay)))
+			x.Reason = fmt.Sprintf("%s are free and %s of its size are not used yet; at yesterday's %s a day that is %.0f days.", words.Bytes(d.Free), words.Bytes(wants), words.Bytes(perDay), math.Ceil(float64(d.Free)/float64(perDay)))
 		default:
 			continue
 		}
@@ -98,7 +99,7 @@ func documentRefused(_ *Facts, n *Node, _ limits) []Finding {
 
 func drift(f *Facts, n *Node, _ limits) []Finding {
 	if s := &n.State; s.Running < n.Desired && s.Refused != n.Desired {
-		return []Finding{{Title: n.Name + " does not run what is desired", Reason: fmt.Sprintf("It runs document %d; %d is desired since %s.", s.Running, n.Desired, timeText(n.DesiredAt)),
+		return []Finding{{Title: n.Name + " does not run what is desired", Reason: fmt.Sprintf("It runs document %d; %d is desired since %s.", s.Running, n.Desired, words.Moment(n.DesiredAt)),
 			Fix: "Look at the node's log: it should have fetched the document within a minute."}}
 	}
 	return nil
@@ -117,6 +118,14 @@ func version(f *Facts, n *Node, _ limits) []Finding {
 		return []Finding{{Subject: v, Title: fmt.Sprintf("%s runs Larder %s", n.Name, v), Reason: "The control plane runs " + f.Version + ".", Fix: "Update the node: versions one apart work together, more are not promised."}}
 	}
 	return nil
+}
+
+func updateWaits(_ *Facts, n *Node, _ limits) []Finding {
+	if n.State.Replaced.IsZero() {
+		return nil
+	}
+	return []Finding{{Title: "An update of " + n.Name + " waits for its restart", Reason: fmt.Sprintf("Another program was installed at %s; Larder %s still runs.", words.Moment(n.State.Replaced), n.State.System.Version),
+		Fix: "Restart the node's service."}}
 }
 
 func foldVersion(subject string, of []Finding) Finding {

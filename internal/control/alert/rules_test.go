@@ -145,6 +145,7 @@ func TestRules(t *testing.T) {
 		}, "", ""},
 		"reports are lost":     {func(f *Facts, n *Node) { n.State.Dropped = 7 }, "warning reports-dropped [a-id] x1", "7 minutes"},
 		"another version":      {func(f *Facts, n *Node) { n.State.System.Version = "0.9" }, "info version [0.9] x1", ""},
+		"an update waits":      {func(f *Facts, n *Node) { n.State.Replaced = now.Add(-time.Hour) }, "warning update [a-id] x1", "Larder 1.0 still runs"},
 		"a token ends":         {func(f *Facts, n *Node) { f.Ends = []End{{What: "token ci", At: now.Add(10 * day24)}} }, "warning ending [token ci] x0", "Token ci ends in 10 days"},
 		"a token of two weeks": {func(f *Facts, n *Node) { f.Ends = []End{{What: "token ci", At: now.Add(10 * day24), Life: 14 * day24}} }, "", ""},
 		"a token has ended":    {func(f *Facts, n *Node) { f.Ends = []End{{What: "token ci", At: now.Add(-day24)}} }, "error ending [token ci] x0", "has ended"},

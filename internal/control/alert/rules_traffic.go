@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"larder/internal/control/words"
 )
 
 func originFails(f *Facts, n *Node, l limits) []Finding {
@@ -31,7 +33,7 @@ func originFails(f *Facts, n *Node, l limits) []Finding {
 		down[o.Host] = true
 		since := "since the node started"
 		if !o.LastOKAt.IsZero() {
-			since = "since " + timeText(o.LastOKAt)
+			since = "since " + words.Moment(o.LastOKAt)
 		}
 		all = append(all, Finding{Subject: o.Host, Title: fmt.Sprintf("%s does not answer %s", o.Host, n.Name), Reason: fmt.Sprintf("No answer %s: %s", since, cmp.Or(o.LastError, "no more is known")), Fix: fix(o.LastError)})
 	}
@@ -103,7 +105,7 @@ func limitReached(_ *Facts, n *Node, l limits) []Finding {
 		rate = max(rate, w.Rate)
 	}
 	if share := 100 * float64(n.Fetched) / float64(rate*quarter); share > l["percent"] {
-		return []Finding{{Title: n.Name + " is at its limit", Reason: fmt.Sprintf("It fetched %s in a quarter of an hour, %.0f %% of what its limit of %.1f Mbit/s allows.", bytesText(n.Fetched), share, float64(rate)*8/1e6),
+		return []Finding{{Title: n.Name + " is at its limit", Reason: fmt.Sprintf("It fetched %s in a quarter of an hour, %.0f %% of what its limit of %.1f Mbit/s allows.", words.Bytes(n.Fetched), share, float64(rate)*8/1e6),
 			Fix: "Raise the limit, give it hours with a higher one, or prefill at night what clients will want."}}
 	}
 	return nil

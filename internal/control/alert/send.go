@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"larder/internal/control/words"
 )
 
 // message is what one channel is told at once.
@@ -83,7 +85,7 @@ func (e *Event) lines() []string {
 	a := &e.Alert
 	lines := []string{fmt.Sprintf("%s: %s", e.word(), a.Title), a.Reason}
 	if e.Kind == Over {
-		lines = append(lines, fmt.Sprintf("It lasted from %s to %s.", timeText(a.First), timeText(a.Last)))
+		lines = append(lines, fmt.Sprintf("It lasted from %s to %s.", words.Moment(a.First), words.Moment(a.Last)))
 	} else if a.Fix != "" {
 		lines = append(lines, "What to do: "+a.Fix)
 	}
@@ -98,7 +100,7 @@ func (e *Event) lines() []string {
 		}
 		lines = append(lines, text)
 	}
-	return append(lines, fmt.Sprintf("Rule %s, first seen %s.", a.Rule, timeText(a.First)))
+	return append(lines, fmt.Sprintf("Rule %s, first seen %s.", a.Rule, words.Moment(a.First)))
 }
 
 // more says how many events are not spelt out, "" if all are.

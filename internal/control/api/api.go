@@ -45,6 +45,12 @@ type Options struct {
 	Audit func(ctx context.Context, q db.Queryer, r *http.Request, c Change) error
 	// PublicURL is where the caller reaches the control plane.
 	PublicURL func(r *http.Request) string
+	// ControlURL is where nodes are told to reach the control plane: by a name
+	// of its own, whatever the caller's request says.
+	ControlURL func(r *http.Request) string
+	// CheckPublishers says what is wrong with an organisation's publisher files,
+	// by name.
+	CheckPublishers func(files map[string]string) error
 	// Fingerprint is that of the root that nodes pin.
 	Fingerprint func() string
 	Version     string
@@ -62,6 +68,9 @@ func New(o Options) *API {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.CheckPublishers == nil {
+		o.CheckPublishers = func(map[string]string) error { return nil }
 	}
 	return &API{o}
 }

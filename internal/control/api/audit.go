@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"larder/internal/control/access"
+	"larder/internal/control/gate"
 	"larder/internal/control/route"
 	"larder/internal/pki/authority"
 )
@@ -88,6 +89,9 @@ type RootStep struct {
 	// Step is announce (make the next one and let nodes trust it), activate (let
 	// it sign) or retire (end the trust in the one before).
 	Step string `json:"step"`
+	// Force goes the step although nodes would be cut off and have to be enrolled
+	// anew.
+	Force bool `json:"force,omitempty"`
 }
 
 func (a *API) rootRoutes() []route.Route {
@@ -110,24 +114,28 @@ func (a *API) stepRoots(w http.ResponseWriter, r *http.Request) error {
 	if err := route.ReadJSON(w, r, &s, true); err != nil {
 		return err
 	}
-	var err error
-	switch s.Step {
-	case "announce":
-		err = a.o.Authorities.Announce(r.Context(), "Larder")
-	case "activate":
-		err = a.o.Authorities.Activate(r.Context())
-	case "retire":
-		err = a.o.Authorities.Retire(r.Context())
-	default:
+	roots := a.o.Authorities
+	steps := map[string]func(ctx context.Context, tx *sql.Tx) error{
+		"announce": func(ctx context.Context, tx *sql.Tx) error { return roots.Announce(ctx, tx, "Larder") },
+		"activate": func(ctx context.Context, tx *sql.Tx) error { return roots.Activate(ctx, tx, s.Force) },
+		"retire":   func(ctx context.Context, tx *sql.Tx) error { return roots.Retire(ctx, tx, s.Force) },
+	}
+	step := steps[s.Step]
+	if step == nil {
 		return route.Invalid("step", "found %q, expected announce, activate or retire", s.Step)
 	}
-	if err != nil {
+	err := roots.Change(r.Context(), func(tx *sql.Tx) error {
+		if err := step(r.Context(), tx); err != nil {
+			return err
+		}
+		return a.o.Audit(r.Context(), tx, r, Change{Action: "roots." + s.Step, Target: "roots", After: s})
+	})
+	var left *gate.LeftError
+	switch {
+	case errors.As(err, &left):
+		return &route.Error{Status: http.StatusConflict, Code: "NodesWouldBeCutOff", Message: left.Error(), Err: err}
+	case err != nil:
 		return &route.Error{Status: http.StatusConflict, Code: "RootStep", Message: err.Error(), Err: err}
-	}
-	if err := a.record(r, func(context.Context, *sql.Tx) (Change, error) {
-		return Change{Action: "roots." + s.Step, Target: "roots"}, nil
-	}); err != nil {
-		return err
 	}
 	return a.listRoots(w, r)
 }

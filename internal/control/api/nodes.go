@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -175,35 +176,57 @@ func (a *API) getDiff(w http.ResponseWriter, r *http.Request) error {
 
 func (a *API) getDeployment(w http.ResponseWriter, r *http.Request) error {
 	var d Deployment
-	n, err := a.changeNode(r, "node.deployment", func(n *roster.Node) (any, any, error) { return nil, nil, nil })
+	err := a.o.DB.Tx(r.Context(), func(tx *sql.Tx) error {
+		n, err := a.node(r.Context(), tx, r)
+		if err != nil {
+			return err
+		}
+		c, err := a.o.Roster.Customer(r.Context(), tx, n.Customer)
+		if err != nil {
+			return err
+		}
+		primary, _, err := a.o.Roster.CustomerKeys(r.Context(), tx, n.Customer)
+		if err != nil {
+			return err
+		}
+		key, expires, err := a.o.Roster.RegistrationKey(r.Context(), tx, n.NodeID, a.o.Now())
+		if err != nil {
+			return err
+		}
+		words := []string{"larder", "node", "deploy",
+			word("controlurl", a.o.ControlURL(r)), word("controlfingerprint", a.o.Fingerprint()),
+			word("customerid", c.CustomerID), word("cachenodeid", n.NodeID), word("customerkey", primary), word("registrationkey", key)}
+		if len(n.Spec.Drives) > 0 {
+			words = append(words, word("drivepathandsizeingb", drivesText(n.Spec.Drives)))
+		}
+		if p := n.Spec.Proxy; p != nil && p.URL != "" {
+			words = append(words, "shoulduseproxy=true", word("proxyurl", p.URL))
+		}
+		d = Deployment{strings.Join(words, " "), expires}
+		return a.o.Audit(r.Context(), tx, r, Change{Action: "node.deployment", Target: n.Path})
+	})
 	if err != nil {
 		return err
 	}
-	c, err := a.o.Roster.Customer(r.Context(), a.o.DB, n.Customer)
-	if err != nil {
-		return err
-	}
-	primary, _, err := a.o.Roster.CustomerKeys(r.Context(), a.o.DB, n.Customer)
-	if err != nil {
-		return err
-	}
-	key, expires, err := a.o.Roster.RegistrationKey(r.Context(), a.o.DB, n.NodeID, a.o.Now())
-	if err != nil {
-		return err
-	}
-	d.Expires = expires
-	words := []string{"larder", "node", "deploy",
-		"controlurl=" + a.o.PublicURL(r), "controlfingerprint=" + a.o.Fingerprint(),
-		"customerid=" + c.CustomerID, "cachenodeid=" + n.NodeID, "customerkey=" + primary, "registrationkey=" + key}
-	if len(n.Spec.Drives) > 0 {
-		words = append(words, `drivepathandsizeingb="`+drivesText(n.Spec.Drives)+`"`)
-	}
-	if p := n.Spec.Proxy; p != nil && p.URL != "" {
-		words = append(words, "shoulduseproxy=true", "proxyurl="+p.URL)
-	}
-	d.Command = strings.Join(words, " ")
 	return route.JSON(w, http.StatusOK, d)
 }
+
+// word is a parameter of a command for whichever shell it is pasted into. The
+// command runs as root: nothing in a value may mean anything to the shell.
+func word(name, value string) string {
+	switch {
+	case bareWord.MatchString(value):
+		return name + "=" + value
+	case quotedWord.MatchString(value): // in double quotes, as the vendor's manual and cmd.exe have it
+		return name + `="` + value + `"`
+	}
+	return name + "='" + strings.ReplaceAll(value, "'", `'\''`) + "'"
+}
+
+var (
+	bareWord   = regexp.MustCompile(`^[a-zA-Z0-9/:._=+-]+$`)
+	quotedWord = regexp.MustCompile(`^[\pL\pN /\\:.,_=+()~#@-]*[\pL\pN/]$`)
+)
 
 // drivesText writes drives as the vendor's script takes them: path,size in GB.
 func drivesText(ds []fleet.Drive) string {

@@ -117,12 +117,10 @@ func (a *API) confirmTOTP(w http.ResponseWriter, r *http.Request) error {
 	if err := route.ReadJSON(w, r, &c, true); err != nil {
 		return err
 	}
-	codes, err := a.o.Access.ConfirmTOTP(r.Context(), id, c.Code)
-	if err != nil {
-		return asRefusal(err)
-	}
-	if err := a.record(r, func(context.Context, *sql.Tx) (Change, error) {
-		return Change{Action: "user.totp", Target: "user " + id}, nil
+	var codes []string
+	if err := a.record(r, func(ctx context.Context, tx *sql.Tx) (_ Change, err error) {
+		codes, err = a.o.Access.ConfirmTOTP(ctx, tx, id, c.Code)
+		return Change{Action: "user.totp", Target: "user " + id}, err
 	}); err != nil {
 		return err
 	}

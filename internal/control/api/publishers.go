@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"larder/internal/control/access"
+	"larder/internal/control/db"
 	"larder/internal/control/roster"
 	"larder/internal/control/route"
 )
@@ -70,8 +72,10 @@ func (a *API) getPublisher(w http.ResponseWriter, r *http.Request) error {
 	return route.JSON(w, http.StatusOK, ps[i])
 }
 
-// maxPublisher is the longest publisher file, in bytes.
-const maxPublisher = 64 << 10
+const (
+	maxPublisher  = 64 << 10 // bytes of a file
+	maxPublishers = 200      // files of an organisation; all are in each node's document
+)
 
 func (a *API) putPublisher(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("publisherName")
@@ -90,16 +94,56 @@ func (a *API) putPublisher(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	err = a.o.DB.Tx(r.Context(), func(tx *sql.Tx) error {
+		before, err := a.checkPublishers(r.Context(), tx, c.ID, name, f.File)
+		if err != nil {
+			return err
+		}
 		if err := a.o.Roster.PutPublisher(r.Context(), tx, c.ID, name, f.File, a.o.Now()); err != nil {
 			return err
 		}
-		return a.o.Audit(r.Context(), tx, r, Change{Action: "publisher.put", Target: c.Path() + "/publishers/" + name, After: f})
+		return a.o.Audit(r.Context(), tx, r, Change{Action: "publisher.put", Target: c.Path() + "/publishers/" + name, Before: before, After: f})
 	})
 	if err != nil {
 		return err
 	}
 	a.o.Roster.Kick()
 	return a.getPublisher(w, r)
+}
+
+// checkPublishers says whether nodes would take an organisation's files with one
+// of them changed, and returns the one there was, nil for none. Nodes refuse a
+// whole document for a mistake in a file, and whoever made it should hear of it
+// here.
+func (a *API) checkPublishers(ctx context.Context, q db.Queryer, customer, name, file string) (before any, err error) {
+	ps, err := a.o.Roster.Publishers(ctx, q, customer)
+	if err != nil {
+		return nil, err
+	}
+	files := map[string]string{}
+	for _, p := range ps {
+		files[p.Name] = p.File
+		if p.Name == name {
+			before = PublisherFile{p.File}
+		}
+	}
+	if files[name] = file; len(files) > maxPublishers {
+		return nil, route.Invalid("publisherName", "found a publisher above %d, expected no more; several hosts can share a file", maxPublishers)
+	}
+	if err := a.o.CheckPublishers(files); err != nil {
+		return nil, route.Invalid("file", "%s", err)
+	}
+	return before, nil
+}
+
+// publisherFile is a file for the audit, nil for none.
+func (a *API) publisherFile(ctx context.Context, q db.Queryer, customer, name string) (any, error) {
+	ps, err := a.o.Roster.Publishers(ctx, q, customer)
+	for _, p := range ps {
+		if p.Name == name {
+			return PublisherFile{p.File}, err
+		}
+	}
+	return nil, err
 }
 
 func (a *API) deletePublisher(w http.ResponseWriter, r *http.Request) error {
@@ -109,14 +153,18 @@ func (a *API) deletePublisher(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	err = a.o.DB.Tx(r.Context(), func(tx *sql.Tx) error {
-		err := a.o.Roster.DeletePublisher(r.Context(), tx, c.ID, name)
+		before, err := a.publisherFile(r.Context(), tx, c.ID, name)
+		if err != nil {
+			return err
+		}
+		err = a.o.Roster.DeletePublisher(r.Context(), tx, c.ID, name)
 		if errors.Is(err, roster.ErrNotFound) {
 			return route.NotFound(fmt.Sprintf("Publisher %q", name))
 		}
 		if err != nil {
 			return err
 		}
-		return a.o.Audit(r.Context(), tx, r, Change{Action: "publisher.delete", Target: c.Path() + "/publishers/" + name})
+		return a.o.Audit(r.Context(), tx, r, Change{Action: "publisher.delete", Target: c.Path() + "/publishers/" + name, Before: before})
 	})
 	if err != nil {
 		return err

@@ -35,6 +35,8 @@ type Change struct {
 type Usage interface {
 	Overview(ctx context.Context, f telemetry.Filter, now time.Time) (telemetry.Overview, error)
 	Metrics(ctx context.Context, q telemetry.MetricsQuery) (*telemetry.MetricsResponse, error)
+	ByNode(ctx context.Context, f telemetry.Filter, from, to, now time.Time, most int) ([]telemetry.Named, error)
+	Forget(ctx context.Context, customer string) error
 	MetricDefinitions(resource string) telemetry.Definitions
 }
 

@@ -209,18 +209,23 @@ func (s *Service) putGroup(w http.ResponseWriter, r *http.Request) error {
 	if old != nil {
 		g.Name, g.Location, g.Created = old.Name, old.Location, old.Created
 	}
+	ch := Change{Action: "group.put", Target: groupView(g).ID, After: groupView(g)}
+	if old != nil {
+		ch.Before = groupView(old)
+	}
+	status := http.StatusOK
 	err = s.o.DB.Tx(r.Context(), func(tx *sql.Tx) error {
-		if _, err := s.o.Roster.PutGroup(r.Context(), tx, *g); err != nil {
+		created, err := s.o.Roster.PutGroup(r.Context(), tx, *g)
+		if err != nil {
 			return err
 		}
-		return s.o.Audit(r.Context(), tx, r, "", Change{Action: "group.put", Target: groupView(g).ID, After: groupView(g)})
+		if status = http.StatusOK; created && old == nil {
+			status = http.StatusCreated
+		}
+		return s.o.Audit(r.Context(), tx, r, "", ch)
 	})
 	if err != nil {
 		return err
-	}
-	status := http.StatusOK
-	if old == nil {
-		status = http.StatusCreated
 	}
 	return route.JSON(w, status, groupView(g))
 }

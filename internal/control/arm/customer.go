@@ -84,10 +84,10 @@ func (s *Service) customerView(ctx context.Context, c *roster.Customer, figures 
 		}
 		for _, n := range ns {
 			after = n.ID
-			switch w := n.Condition(s.o.Now()).Word; {
-			case w == roster.Healthy:
+			switch _, word := nodeState(n, n.Condition(s.o.Now())); {
+			case word == "Healthy":
 				healthy++
-			case n.Line > 0:
+			case word == "Unhealthy":
 				unhealthy++
 			}
 		}
@@ -188,28 +188,16 @@ func (s *Service) putCustomer(w http.ResponseWriter, r *http.Request) error {
 	if err := preconditions(r, tag); err != nil {
 		return err
 	}
+	if old != nil && old.Provisioning == deleting {
+		return errDeleting
+	}
 	var m mistakes
 	if err := roster.CheckName(name); err != nil {
 		m.add("customerResourceName", "%s", strings.TrimPrefix(err.Error(), "name: "))
 	}
 	checkTags(body.Tags, &m)
 	checkLocation(body.Location, old == nil, func() string { return old.Location }, &m)
-	st := storedCustomer{}
-	if p := body.Properties; p != nil {
-		if c := p.Customer; c != nil {
-			st.Customer = &CustomerEntity{
-				CustomerName: c.CustomerName, ClientTenantID: c.ClientTenantID, ContactName: c.ContactName, ContactEmail: c.ContactEmail, ContactPhone: c.ContactPhone,
-				ReleaseVersion: c.ReleaseVersion, ShouldMigrate: c.ShouldMigrate,
-			}
-			if c.ContactEmail != "" && !strings.Contains(c.ContactEmail, "@") {
-				m.add("properties.customer.contactEmail", "found %q, expected an address", c.ContactEmail)
-			}
-		}
-		if a := p.Additional; a != nil {
-			st.Additional = &AdditionalCustomer{CustomerEmail: a.CustomerEmail, CustomerEntitlementSkuID: a.CustomerEntitlementSkuID, CustomerEntitlementSkuGUID: a.CustomerEntitlementSkuGUID,
-				CustomerEntitlementSkuName: a.CustomerEntitlementSkuName, CustomerEntitlementExpiration: a.CustomerEntitlementExpiration, Optional: a.Optional}
-		}
-	}
+	st := readCustomer(body.Properties, &m)
 	if err := m.err(); err != nil {
 		return err
 	}
@@ -246,6 +234,29 @@ func (s *Service) putCustomer(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
+// readCustomer is what is kept of an organisation's properties: what clients may
+// write.
+func readCustomer(p *CustomerProperties, m *mistakes) storedCustomer {
+	var st storedCustomer
+	if p == nil {
+		return st
+	}
+	if c := p.Customer; c != nil {
+		st.Customer = &CustomerEntity{
+			CustomerName: c.CustomerName, ClientTenantID: c.ClientTenantID, ContactName: c.ContactName, ContactEmail: c.ContactEmail, ContactPhone: c.ContactPhone,
+			ReleaseVersion: c.ReleaseVersion, ShouldMigrate: c.ShouldMigrate,
+		}
+		if c.ContactEmail != "" && !strings.Contains(c.ContactEmail, "@") {
+			m.add("properties.customer.contactEmail", "found %q, expected an address", c.ContactEmail)
+		}
+	}
+	if a := p.Additional; a != nil {
+		st.Additional = &AdditionalCustomer{CustomerEmail: a.CustomerEmail, CustomerEntitlementSkuID: a.CustomerEntitlementSkuID, CustomerEntitlementSkuGUID: a.CustomerEntitlementSkuGUID,
+			CustomerEntitlementSkuName: a.CustomerEntitlementSkuName, CustomerEntitlementExpiration: a.CustomerEntitlementExpiration, Optional: a.Optional}
+	}
+	return st
+}
+
 func checkLocation(location string, create bool, old func() string, m *mistakes) {
 	switch {
 	case create && strings.TrimSpace(location) == "":
@@ -266,6 +277,9 @@ func (s *Service) patchCustomer(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err := preconditions(r, roster.ETag(c.Version)); err != nil {
 		return err
+	}
+	if c.Provisioning == deleting {
+		return errDeleting
 	}
 	var m mistakes
 	checkTags(body.Tags, &m)
@@ -309,7 +323,7 @@ func (s *Service) deleteCustomer(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return s.begin(w, r, "delete", Change{Action: "customer", Target: c.Path(), Before: map[string]any{"tags": c.Tags, "properties": c.Properties}}, http.StatusAccepted, nil, func(tx *sql.Tx) error {
-		c.Provisioning = "Deleting"
+		c.Provisioning = deleting
 		return s.o.Roster.UpdateCustomer(r.Context(), tx, c)
 	})
 }

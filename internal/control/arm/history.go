@@ -1,6 +1,7 @@
 package arm
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -203,7 +204,7 @@ func (s *Service) postTLSHistory(w http.ResponseWriter, r *http.Request) error {
 
 func certificateView(f *fleet.Certificate, version string) TLSCertificate {
 	c := TLSCertificate{
-		ActionRequired: orElse(f.Action, "None"), CertificateFileName: f.File, Thumbprint: f.SHA1, ExpiryDate: at(f.NotAfter), NotBeforeDate: at(f.NotBefore),
+		ActionRequired: cmp.Or(f.Action, "None"), CertificateFileName: f.File, Thumbprint: f.SHA1, ExpiryDate: at(f.NotAfter), NotBeforeDate: at(f.NotBefore),
 		Subject: f.Subject, SubjectAltName: strings.Join(f.Names, ","),
 	}
 	if version >= renamed {

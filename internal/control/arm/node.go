@@ -1,6 +1,7 @@
 package arm
 
 import (
+	"cmp"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -104,7 +105,7 @@ func nodeState(n *roster.Node, c roster.Condition) (number int, word string) {
 		return 2, "Not Configured"
 	case c.Word == roster.NotProvisioned:
 		return 3, "Not Provisioned"
-	case c.Word == roster.Healthy:
+	case c.Word == roster.Healthy, c.Word == roster.Updating:
 		return 4, "Healthy"
 	case c.Word == roster.Registering:
 		return 6, "Registration in Progress"
@@ -122,14 +123,12 @@ func (s *Service) nodeView(n *roster.Node, c *roster.Customer, version string) (
 	cond := n.Condition(now)
 	number, word := nodeState(n, cond)
 	details := strings.Join(cond.Reasons, "; ")
-	yes, no, zero := true, false, 0
+	yes, no, zero, enabled := true, false, 0, !n.Spec.Drain
 
 	e := st.node
 	e.CacheNodeID, e.CustomerID, e.FullyQualifiedResourceID, e.IsEnterpriseManaged, e.IsFrozen = n.NodeID, c.CustomerID, n.Path, &yes, &no
-	e.CacheNodeName, e.CustomerName = orElse(e.CacheNodeName, n.Name), orElse(e.CustomerName, c.Name)
-	if e.IsEnabled == nil {
-		e.IsEnabled = &yes
-	}
+	e.CacheNodeName, e.CustomerName = cmp.Or(e.CacheNodeName, n.Name), cmp.Or(e.CustomerName, c.Name)
+	e.IsEnabled = &enabled
 	e.ConfigurationState, e.ConfigurationStateText = "Configured", "Configured"
 	if !n.Configured {
 		e.ConfigurationState, e.ConfigurationStateText = "NotConfigured_Ip", "Not Configured"
@@ -138,7 +137,7 @@ func (s *Service) nodeView(n *roster.Node, c *roster.Customer, version string) (
 
 	a := st.additional
 	enrolled := n.Line > 0
-	a.IsProvisioned, a.CacheNodeState, a.CacheNodeStateShortText, a.CacheNodeStateDetailedText = &enrolled, &number, word, orElse(details, word)
+	a.IsProvisioned, a.CacheNodeState, a.CacheNodeStateShortText, a.CacheNodeStateDetailedText = &enrolled, &number, word, cmp.Or(details, word)
 	a.AggregatedStatusCode, a.AggregatedStatusText, a.AggregatedStatusDetails = &number, word, details
 	a.ProductVersion, a.AutoUpdateAppliedVersion = n.State.System.Version, n.State.System.Version
 	for _, i := range n.State.Issues {
@@ -252,6 +251,9 @@ func (s *Service) putNode(w http.ResponseWriter, r *http.Request) error {
 	if err := preconditions(r, tag); err != nil {
 		return err
 	}
+	if !create && n.Provisioning == deleting || c.Provisioning == deleting {
+		return errDeleting
+	}
 	var m mistakes
 	if err := roster.CheckName(name); err != nil {
 		m.add("cacheNodeResourceName", "%s", strings.TrimPrefix(err.Error(), "name: "))
@@ -269,7 +271,7 @@ func (s *Service) putNode(w http.ResponseWriter, r *http.Request) error {
 	if create {
 		n = &roster.Node{NodeID: uuid.NewString(), Path: path, Customer: c.ID, Name: name, Location: body.Location, Provisioning: "Accepted", Created: s.o.Now()}
 	}
-	kept, warnings, err := applyNode(n, body.Properties, before)
+	kept, warnings, err := applyNode(n, body.Properties, before, version(r))
 	if err != nil {
 		return err
 	}
@@ -306,6 +308,9 @@ func (s *Service) patchNode(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err := preconditions(r, roster.ETag(n.Version)); err != nil {
 		return err
+	}
+	if n.Provisioning == deleting {
+		return errDeleting
 	}
 	var m mistakes
 	checkTags(body.Tags, &m)
@@ -344,7 +349,7 @@ func (s *Service) deleteNode(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return s.begin(w, r, "delete", Change{Action: "node", Target: n.Path, Before: map[string]any{"tags": n.Tags, "properties": n.Properties}}, http.StatusAccepted, nil, func(tx *sql.Tx) error {
-		n.Provisioning = "Deleting"
+		n.Provisioning = deleting
 		return s.o.Roster.UpdateNode(r.Context(), tx, n)
 	})
 }

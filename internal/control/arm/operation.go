@@ -211,12 +211,20 @@ func (s *Service) one(ctx context.Context) (bool, error) {
 	if err != nil || o == nil {
 		return false, err
 	}
-	err = s.o.DB.Tx(ctx, func(tx *sql.Tx) error {
-		if err := s.carryOut(ctx, tx, o); err != nil {
-			return err
+	if err = s.forget(ctx, o); err == nil {
+		err = s.o.DB.Tx(ctx, func(tx *sql.Tx) error {
+			if err := s.carryOut(ctx, tx, o); err != nil {
+				return err
+			}
+			return s.end(ctx, tx, o, "Succeeded", nil)
+		})
+	}
+	if err == nil {
+		// What nodes reported in between; there is little of it.
+		if err := s.forget(ctx, o); err != nil {
+			s.o.Log.WarnContext(ctx, "figures of what was deleted are left", "resource", o.resource, "err", err)
 		}
-		return s.end(ctx, tx, o, "Succeeded", nil)
-	})
+	}
 	var no *route.Error
 	if errors.As(err, &no) {
 		// What cannot succeed is over; what went wrong here is tried again.
@@ -226,6 +234,17 @@ func (s *Service) one(ctx context.Context) (bool, error) {
 		return true, fmt.Errorf("operation %s (%s %s): %w", o.id, o.kind, o.resource, err)
 	}
 	return true, s.o.Roster.Refresh(ctx)
+}
+
+// forget removes the figures of customers that an operation deletes: what is made
+// anew under a name is another. A node's figures are its customer's history, and
+// stay.
+func (s *Service) forget(ctx context.Context, o *operation) error {
+	id := strings.ToLower(o.resource)
+	if o.kind != "delete" || s.o.Usage == nil || strings.Contains(id, "/enterprisemcccachenodes/") {
+		return nil
+	}
+	return s.o.Usage.Forget(ctx, id)
 }
 
 func (s *Service) end(ctx context.Context, q db.Queryer, o *operation, status string, problem *ErrorDetail) error {
@@ -248,27 +267,16 @@ func (s *Service) carryOut(ctx context.Context, tx *sql.Tx, o *operation) error 
 	case o.kind == "delete":
 		return s.remove(ctx, tx, id, o.principal)
 	case strings.Contains(id, "/enterprisemcccachenodes/"):
-		n, err := s.o.Roster.Node(ctx, tx, id)
-		if errors.Is(err, roster.ErrNotFound) {
-			return nil // deleted meanwhile
-		}
-		if err != nil || n.Provisioning == "Succeeded" {
-			return err
-		}
-		n.Provisioning = "Succeeded"
-		return s.o.Roster.UpdateNode(ctx, tx, n)
+		return s.o.Roster.SettleNode(ctx, tx, id)
 	default:
-		c, err := s.o.Roster.Customer(ctx, tx, id)
-		if errors.Is(err, roster.ErrNotFound) {
-			return nil
-		}
-		if err != nil || c.Provisioning == "Succeeded" {
-			return err
-		}
-		c.Provisioning = "Succeeded"
-		return s.o.Roster.UpdateCustomer(ctx, tx, c)
+		return s.o.Roster.SettleCustomer(ctx, tx, id)
 	}
 }
+
+// deleting is the provisioning state of what is about to be gone.
+const deleting = "Deleting"
+
+var errDeleting = &route.Error{Status: http.StatusConflict, Code: "ResourceIsBeingDeleted", Message: "The resource is being deleted; wait until it is gone, then make it anew."}
 
 // remove deletes a node, a customer with its nodes, or a group with all in it.
 func (s *Service) remove(ctx context.Context, tx *sql.Tx, id, principal string) error {

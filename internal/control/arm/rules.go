@@ -1,14 +1,17 @@
 package arm
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"larder/internal/control/roster"
 	"larder/internal/control/route"
@@ -67,10 +70,11 @@ var ringWords = map[string]string{"fast": "Fast", "beta": "Fast", "slow": "Slow"
 
 var clockForm = regexp.MustCompile(`^([01]?[0-9]|2[0-3]):[0-5][0-9]$`)
 
-// applyNode checks what a client wants of a node and puts it into n: its
-// properties as they are kept, and the parts of its Spec that ARM has words for.
-// The others stay. warnings are for the client to read.
-func applyNode(n *roster.Node, p *NodeProperties, before *stored) (_ *stored, warnings []string, err error) {
+// applyNode checks what a client of a version wants of a node and puts it into n:
+// its properties as they are kept, and the parts of its Spec that ARM has words
+// for. The others stay, and so does what the version has no field for: whoever
+// sends back what it got changes nothing. warnings are for the client to read.
+func applyNode(n *roster.Node, p *NodeProperties, before *stored, version string) (_ *stored, warnings []string, err error) {
 	var m mistakes
 	s := &stored{}
 	if p == nil {
@@ -84,6 +88,13 @@ func applyNode(n *roster.Node, p *NodeProperties, before *stored) (_ *stored, wa
 		a = &AdditionalNode{}
 	}
 	s.node, s.additional = writableNode(c), writableAdditional(a)
+	if before == nil {
+		before = &stored{new(CacheNodeEntity), new(AdditionalNode)}
+	}
+	if old := before.node; version < renamed {
+		s.node.OpenFirewallPort80, s.node.OpenFirewallPort443, s.node.OpenFirewallPort5000, s.node.OpenFirewallPort5001 = old.OpenFirewallPort80, old.OpenFirewallPort443, old.OpenFirewallPort5000, old.OpenFirewallPort5001
+		s.node.RuntimeAccountType = old.RuntimeAccountType
+	}
 
 	os := a.OSType
 	switch strings.ToLower(os) {
@@ -92,15 +103,13 @@ func applyNode(n *roster.Node, p *NodeProperties, before *stored) (_ *stored, wa
 	case "windows":
 		s.additional.OSType = "Windows"
 	case "":
-		if before != nil {
-			s.additional.OSType = before.additional.OSType
-		}
+		s.additional.OSType = before.additional.OSType
 	case "eflow":
 		m.add("properties.additionalCacheNodeProperties.osType", "found Eflow, which is no longer supported; expected Linux or Windows")
 	default:
 		m.add("properties.additionalCacheNodeProperties.osType", "found %q, expected Linux or Windows", os)
 	}
-	if before != nil && before.additional.OSType != "" && s.additional.OSType != "" && before.additional.OSType != s.additional.OSType && len(m) == 0 {
+	if before.additional.OSType != "" && s.additional.OSType != "" && before.additional.OSType != s.additional.OSType && len(m) == 0 {
 		m.add("properties.additionalCacheNodeProperties.osType", "found %s, expected %s: it cannot change; make another node", s.additional.OSType, before.additional.OSType)
 	}
 	drives, dw := checkDrives(s.additional, &m)
@@ -109,19 +118,18 @@ func applyNode(n *roster.Node, p *NodeProperties, before *stored) (_ *stored, wa
 	update := checkRing(s.node, &m)
 	if e := c.MaxAllowableEgressInMbps; e != nil && *e < 0 {
 		m.add("properties.cacheNode.maxAllowableEgressInMbps", "found %d, expected 0 for no limit, or more", *e)
+	} else if e != nil && *e > 0 {
+		warnings = append(warnings, "maxAllowableEgressInMbps is kept and not acted upon: what a node sends its clients is not limited, only what it fetches (limit, under /api/larder/v1)")
 	}
-	names := []string{}
 	if v := c.FullyQualifiedDomainName; v != "" {
 		if !hostForm.MatchString(v) {
 			m.add("properties.cacheNode.fullyQualifiedDomainName", "found %q, expected a host name", v)
 		}
-		names = append(names, strings.ToLower(v))
 	}
 	if v := c.IPAddress; v != "" {
 		if _, err := netip.ParseAddr(v); err != nil {
 			m.add("properties.cacheNode.ipAddress", "found %q, expected an IP address", v)
 		}
-		names = append(names, v)
 	}
 	if a.CreationMethod != nil && (*a.CreationMethod < 0 || *a.CreationMethod > 100) {
 		m.add("properties.additionalCacheNodeProperties.creationMethod", "found %d, expected 0 for the portal or 1 for the command line", *a.CreationMethod)
@@ -134,11 +142,27 @@ func applyNode(n *roster.Node, p *NodeProperties, before *stored) (_ *stored, wa
 		proxy.CA = n.Spec.Proxy.CA // ARM has no word for it
 	}
 	n.Spec.Proxy, n.Spec.Update = proxy, update
-	if len(names) > 0 {
-		n.Spec.ClientNames = names
+	// These can be set under /api/larder/v1, too, so that only what is new counts.
+	if old, names := namesOf(before.node), namesOf(s.node); !slices.Equal(old, names) {
+		others := slices.DeleteFunc(slices.Clone(n.Spec.ClientNames), func(n string) bool { return slices.Contains(old, n) || slices.Contains(names, n) })
+		n.Spec.ClientNames = append(names, others...)
 	}
-	n.Spec.Drain = c.IsEnabled != nil && !*c.IsEnabled
+	if c.IsEnabled != nil {
+		n.Spec.Drain = !*c.IsEnabled
+	}
 	return s, warnings, nil
+}
+
+// namesOf are the names that clients reach a node by, as far as ARM has fields
+// for them.
+func namesOf(c *CacheNodeEntity) (names []string) {
+	if v := c.FullyQualifiedDomainName; v != "" {
+		names = append(names, strings.ToLower(v))
+	}
+	if v := c.IPAddress; v != "" {
+		names = append(names, v)
+	}
+	return names
 }
 
 var hostForm = regexp.MustCompile(`^([a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.)*[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?$`)
@@ -151,7 +175,7 @@ func checkDrives(a *AdditionalNode, m *mistakes) (drives []fleet.Drive, warnings
 		most = maxDrivesWindows
 	}
 	if n := len(a.DriveConfiguration); n > most {
-		m.add(field, "found %d drives, expected %d at most on %s", n, most, orElse(a.OSType, "Linux"))
+		m.add(field, "found %d drives, expected %d at most on %s", n, most, cmp.Or(a.OSType, "Linux"))
 		return nil, nil
 	}
 	taken, paths := map[int]bool{}, map[string]int{}
@@ -164,7 +188,7 @@ func checkDrives(a *AdditionalNode, m *mistakes) (drives []fleet.Drive, warnings
 			warnings = append(warnings, fmt.Sprintf("drive %s has %d GB: below %d GB it will evict what clients ask for again", d.PhysicalPath, *d.SizeInGb, smallDriveGB))
 		}
 		if !absolutePath(d.PhysicalPath) {
-			m.add(at+".physicalPath", "found %q, expected an absolute path such as /srv/cache or D:\\cache", d.PhysicalPath)
+			m.add(at+".physicalPath", "found %q, expected an absolute path such as /srv/cache or D:\\cache, without %s", d.PhysicalPath, notInPaths)
 		} else {
 			clean := cleanPath(d.PhysicalPath)
 			for other, k := range paths {
@@ -207,17 +231,14 @@ func number(n *int) string {
 	return strconv.Itoa(*n)
 }
 
-func orElse(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
-}
-
 var windowsPath = regexp.MustCompile(`^[A-Za-z]:[\\/]`)
 
+// notInPaths separates paths in commands, or means something to a shell.
+const notInPaths = `, " ' $ % ! & | ; < > * ? and backquotes`
+
 func absolutePath(p string) bool {
-	return len(p) <= 1024 && !strings.ContainsAny(p, "\x00\r\n\"'") && (strings.HasPrefix(p, "/") && p != "/" || windowsPath.MatchString(p))
+	return len(p) <= 1024 && !strings.ContainsAny(p, ",\"'$%!&|;<>*?`") && !strings.ContainsFunc(p, unicode.IsControl) &&
+		(strings.HasPrefix(p, "/") && p != "/" || windowsPath.MatchString(p))
 }
 
 // cleanPath makes paths comparable.
@@ -328,7 +349,7 @@ type stored struct {
 func writableNode(c *CacheNodeEntity) *CacheNodeEntity {
 	return &CacheNodeEntity{
 		CacheNodeName: c.CacheNodeName, CustomerName: c.CustomerName, CustomerIndex: c.CustomerIndex,
-		FullyQualifiedDomainName: c.FullyQualifiedDomainName, IPAddress: c.IPAddress, IsEnabled: c.IsEnabled, IsEnterpriseManaged: c.IsEnterpriseManaged,
+		FullyQualifiedDomainName: c.FullyQualifiedDomainName, IPAddress: c.IPAddress, IsEnterpriseManaged: c.IsEnterpriseManaged,
 		MaxAllowableEgressInMbps: c.MaxAllowableEgressInMbps, AutoUpdateRingType: c.AutoUpdateRingType, AutoUpdateRequestedWeek: c.AutoUpdateRequestedWeek,
 		AutoUpdateRequestedDay: c.AutoUpdateRequestedDay, AutoUpdateRequestedTime: c.AutoUpdateRequestedTime, ShouldMigrate: c.ShouldMigrate,
 		OpenFirewallPort80: c.OpenFirewallPort80, OpenFirewallPort443: c.OpenFirewallPort443, OpenFirewallPort5000: c.OpenFirewallPort5000, OpenFirewallPort5001: c.OpenFirewallPort5001,

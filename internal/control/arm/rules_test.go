@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -17,7 +18,7 @@ func apply(t testing.TB, n *roster.Node, body string, before *stored) (*stored, 
 	if err := json.Unmarshal([]byte(body), &p); err != nil {
 		t.Fatal(err)
 	}
-	return applyNode(n, &p, before)
+	return applyNode(n, &p, before, renamed)
 }
 
 // Each rule of the vendor's clients is a rule of ours, and names its field.
@@ -43,6 +44,11 @@ func TestRulesNameTheirField(t *testing.T) {
 		{"no size", drives("Linux", `{"physicalPath":"/srv/a"}`), a + "driveConfiguration[0].sizeInGb"},
 		{"relative path", drives("Linux", drive("srv/a", 100)), a + "driveConfiguration[0].physicalPath"},
 		{"the root", drives("Linux", drive("/", 100)), a + "driveConfiguration[0].physicalPath"},
+		{"a command in a path", drives("Linux", drive("/srv/$(id)", 100)), a + "driveConfiguration[0].physicalPath"},
+		{"another one", drives("Linux", drive("/srv/`id`", 100)), a + "driveConfiguration[0].physicalPath"},
+		{"a comma in a path", drives("Linux", drive("/srv/a,100,/srv/b", 100)), a + "driveConfiguration[0].physicalPath"},
+		{"a line's end in a path", drives("Linux", drive("/srv/a\nb", 100)), a + "driveConfiguration[0].physicalPath"},
+		{"an escape in a path", drives("Linux", `{"physicalPath":"/srv/\u001b[2J","sizeInGb":100}`), a + "driveConfiguration[0].physicalPath"},
 		{"the same path", drives("Linux", drive("/srv/a", 100), drive("/srv/a/", 100)), a + "driveConfiguration[1].physicalPath"},
 		{"nested", drives("Linux", drive("/srv/a/b", 100), drive("/srv/a", 100)), a + "driveConfiguration[1].physicalPath"},
 		{"the same number", drives("Linux", `{"physicalPath":"/a","sizeInGb":100,"cacheNumber":1}`, `{"physicalPath":"/b","sizeInGb":100,"cacheNumber":1}`), a + "driveConfiguration[1].cacheNumber"},
@@ -99,6 +105,34 @@ func TestWhatIsTaken(t *testing.T) {
 	}
 }
 
+// A name that ARM's fields gave goes with them; those that were given elsewhere
+// stay.
+func TestNamesOfARMComeAndGo(t *testing.T) {
+	t.Parallel()
+	n := &roster.Node{}
+	var st *stored
+	for _, step := range []struct {
+		body, elsewhere, want string
+	}{
+		{`{"cacheNode":{"fullyQualifiedDomainName":"A.example","ipAddress":"10.0.0.1"}}`, "", "a.example 10.0.0.1"},
+		{`{"cacheNode":{"fullyQualifiedDomainName":"a.example","ipAddress":"10.0.0.1"}}`, "b.example", "b.example"},
+		{`{"cacheNode":{"fullyQualifiedDomainName":"c.example","ipAddress":"10.0.0.1"}}`, "", "c.example 10.0.0.1 b.example"},
+		{`{"cacheNode":{"ipAddress":"10.0.0.1"}}`, "", "10.0.0.1 b.example"},
+		{`{}`, "", "b.example"},
+	} {
+		if step.elsewhere != "" {
+			n.Spec.ClientNames = strings.Fields(step.elsewhere)
+		}
+		var err error
+		if st, _, err = apply(t, n, step.body, st); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(n.Spec.ClientNames, " "); got != step.want {
+			t.Errorf("after %s: %q, want %q", step.body, got, step.want)
+		}
+	}
+}
+
 func FuzzNodeBody(f *testing.F) {
 	f.Add([]byte(`{"cacheNode":{"autoUpdateRingType":"Fast"},"additionalCacheNodeProperties":{"driveConfiguration":[{"physicalPath":"/a","sizeInGb":1}],"isProxyRequired":"Required","proxyUrlConfiguration":{"proxyUrl":"a:1"}}}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
@@ -107,14 +141,52 @@ func FuzzNodeBody(f *testing.F) {
 			return
 		}
 		n := &roster.Node{}
-		st, _, err := applyNode(n, &p, nil)
+		st, _, err := applyNode(n, &p, nil, renamed)
 		if err != nil {
 			return
 		}
 		// What was taken is taken again when it is sent back.
-		again := &roster.Node{}
-		if _, _, err := applyNode(again, &NodeProperties{CacheNode: st.node, Additional: st.additional}, st); err != nil {
+		again := &roster.Node{Spec: n.Spec}
+		if _, _, err := applyNode(again, &NodeProperties{CacheNode: st.node, Additional: st.additional}, st, renamed); err != nil {
 			t.Errorf("%s: what was kept is refused: %v", body, err)
+		}
+		if !reflect.DeepEqual(again.Spec, n.Spec) {
+			t.Errorf("%s: what was kept changes %+v to %+v", body, n.Spec, again.Spec)
+		}
+	})
+}
+
+// What is kept of an organisation is kept again when it is sent back, and tags
+// and locations of groups are named when they are wrong.
+func FuzzCustomerBody(f *testing.F) {
+	f.Add([]byte(`{"location":"westeurope","tags":{"a":"b"},"properties":{"customer":{"customerName":"North","contactEmail":"a@b","isEntitled":true},"additionalCustomerProperties":{"optionalProperty1":"x","customerEntitlementExpiration":"2026-01-01T00:00:00Z"}}}`))
+	f.Add([]byte(`{"location":"","tags":{"<":"b"},"properties":{"customer":{"contactEmail":"x"}}}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var c CustomerResource
+		if json.Unmarshal(body, &c) != nil {
+			return
+		}
+		var m mistakes
+		checkTags(c.Tags, &m)
+		checkLocation(c.Location, true, func() string { return "" }, &m)
+		st := readCustomer(c.Properties, &m)
+		for _, d := range m {
+			if d.Target == "" || !strings.HasPrefix(d.Message, d.Target+": ") {
+				t.Errorf("%+v does not name its field", d)
+			}
+		}
+		kept, err := json.Marshal(st)
+		if err != nil {
+			t.Fatalf("%s: not kept: %v", body, err)
+		}
+		var p CustomerProperties
+		var read storedCustomer
+		if err := json.Unmarshal(kept, &read); err != nil {
+			t.Fatalf("%s: not read: %v", kept, err)
+		}
+		p.Customer, p.Additional = read.Customer, read.Additional
+		if again, err := json.Marshal(readCustomer(&p, &mistakes{})); err != nil || string(again) != string(kept) {
+			t.Errorf("%s is kept, and %s of that (%v)", kept, again, err)
 		}
 	})
 }

@@ -54,6 +54,13 @@ type Config struct {
 	// token, such as 10.1.2.0/24. Default: none.
 	MetricsFrom []netip.Prefix `yaml:"metrics_from"`
 
+	// TrustedProxies are the networks of load balancers in front of it, such as
+	// 10.1.2.0/24: what comes from there may begin with a header of the PROXY
+	// protocol (version 1 or 2) that says whose connection it is. Without it all
+	// who come through a balancer share its address, for the audit and for what
+	// bounds failures. Default: none.
+	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"`
+
 	Retention Retention `yaml:"retention"`
 	Log       Log       `yaml:"log"`
 }

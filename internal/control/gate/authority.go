@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"encoding/hex"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -184,49 +185,111 @@ func (a *Authorities) Load(ctx context.Context) error {
 	return nil
 }
 
-// Announce makes a root that is to follow the active one: nodes get to trust it
-// with their next report, and it signs nothing before Activate.
-func (a *Authorities) Announce(ctx context.Context, name string) error {
-	return a.step(ctx, func(tx *sql.Tx) error {
-		var waiting int
-		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM authorities WHERE retired = 0`).Scan(&waiting); err != nil {
-			return err
-		}
-		if waiting > 1 {
-			return fmt.Errorf("there are two roots already: activate the newer one, or retire the older one first")
-		}
-		return a.add(ctx, tx, name, false)
-	})
-}
-
-// Activate lets the newest root sign; the one before it is still trusted.
-func (a *Authorities) Activate(ctx context.Context) error {
-	return a.step(ctx, func(tx *sql.Tx) error {
-		var newest string
-		if err := tx.QueryRowContext(ctx, `SELECT id FROM authorities WHERE retired = 0 ORDER BY created DESC, id LIMIT 1`).Scan(&newest); err != nil {
-			return err
-		}
-		_, err := tx.ExecContext(ctx, `UPDATE authorities SET active = (id = $1)`, newest)
-		return err
-	})
-}
-
-// Retire ends the trust in roots that no longer sign. Nodes that have not been
-// there since the new one was announced must enrol anew.
-func (a *Authorities) Retire(ctx context.Context) error {
-	return a.step(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `UPDATE authorities SET retired = $1 WHERE retired = 0 AND NOT active`, db.Micros(a.now()))
-		return err
-	})
-}
-
-// step changes the authorities and has this replica use what came of it; the
-// others follow when they load.
-func (a *Authorities) step(ctx context.Context, f func(tx *sql.Tx) error) error {
+// Change runs f, which goes a step from one root to the next, in a transaction,
+// and has this replica use what came of it; the others follow when they load.
+func (a *Authorities) Change(ctx context.Context, f func(tx *sql.Tx) error) error {
 	if err := a.d.Tx(ctx, f); err != nil {
 		return err
 	}
 	return a.Load(ctx)
+}
+
+// Announce makes a root that is to follow the active one: nodes get to trust it
+// with their next report, and it signs nothing before Activate.
+func (a *Authorities) Announce(ctx context.Context, tx *sql.Tx, name string) error {
+	var waiting int
+	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM authorities WHERE retired = 0`).Scan(&waiting); err != nil {
+		return err
+	}
+	if waiting > 1 {
+		return fmt.Errorf("there are two roots already: activate the newer one, or retire the older one first")
+	}
+	return a.add(ctx, tx, name, false)
+}
+
+// LeftError says that a step would cut nodes off.
+type LeftError struct {
+	Nodes []string // names, the first few
+	Count int
+	Why   string
+}
+
+func (e *LeftError) Error() string {
+	names := strings.Join(e.Nodes, ", ")
+	if e.Count > len(e.Nodes) {
+		names += ", …"
+	}
+	return fmt.Sprintf("%d nodes would be cut off (%s): %s", e.Count, names, e.Why)
+}
+
+// following is how long other replicas may go on with the roots before a step.
+const following = time.Minute
+
+// Activate lets the newest root sign; the one before it is still trusted. Nodes
+// that have not reported since it was announced do not trust it: while there are
+// some, and without force, nothing is changed. Errors: *LeftError.
+func (a *Authorities) Activate(ctx context.Context, tx *sql.Tx, force bool) error {
+	var newest string
+	var announced int64
+	if err := tx.QueryRowContext(ctx, `SELECT id, created FROM authorities WHERE retired = 0 ORDER BY created DESC, active, id LIMIT 1`).Scan(&newest, &announced); err != nil {
+		return err
+	}
+	if newest == idOf(a.ca.Roots()[0]) {
+		return fmt.Errorf("the newest root signs already: announce the next one first")
+	}
+	if !force {
+		err := left(ctx, tx, `n.last_seen < $1`, announced+following.Microseconds(),
+			"they have not been told of the next root. Wait until they report, delete them, or step with force and enrol them anew")
+		if err != nil {
+			return err
+		}
+	}
+	_, err := tx.ExecContext(ctx, `UPDATE authorities SET active = (id = $1), activated = CASE WHEN id = $1 THEN $2 ELSE activated END WHERE retired = 0`, newest, db.Micros(a.now()))
+	return err
+}
+
+// Retire ends the trust in roots that no longer sign. Nodes that have no
+// identity of the one that signs must enrol anew then: while there are some, and
+// without force, nothing is changed. Errors: *LeftError.
+func (a *Authorities) Retire(ctx context.Context, tx *sql.Tx, force bool) error {
+	if !force {
+		var since int64
+		if err := tx.QueryRowContext(ctx, `SELECT CASE WHEN activated = 0 THEN created ELSE activated END FROM authorities WHERE active AND retired = 0`).Scan(&since); err != nil {
+			return err
+		}
+		err := left(ctx, tx, `NOT EXISTS (SELECT 1 FROM identities i WHERE i.node_id = n.node_id AND i.line = n.line AND i.used <> 0 AND i.revoked = 0 AND i.issued >= $1)`, since+following.Microseconds(),
+			"their identities are of the root before. They renew within 20 days by themselves; wait, delete them, or step with force and enrol them anew")
+		if err != nil {
+			return err
+		}
+	}
+	_, err := tx.ExecContext(ctx, `UPDATE authorities SET retired = $1 WHERE retired = 0 AND NOT active`, db.Micros(a.now()))
+	return err
+}
+
+// left is a LeftError if there are enrolled nodes that a condition holds for.
+func left(ctx context.Context, tx *sql.Tx, where string, arg int64, why string) error {
+	const enrolled = ` FROM nodes n WHERE n.line > 0 AND n.revoked = 0 AND `
+	e := &LeftError{Why: why}
+	if err := tx.QueryRowContext(ctx, `SELECT count(*)`+enrolled+where, arg).Scan(&e.Count); err != nil || e.Count == 0 {
+		return err
+	}
+	rows, err := tx.QueryContext(ctx, `SELECT n.name`+enrolled+where+` ORDER BY n.name LIMIT 5`, arg)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return err
+		}
+		e.Nodes = append(e.Nodes, name)
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	return e
 }
 
 // Fingerprint is what a node's command pins: that of the root that signs.

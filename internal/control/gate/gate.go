@@ -226,6 +226,9 @@ func spkiOfRequest(csr string) (string, error) {
 func (g *Gate) issue(ctx context.Context, q db.Queryer, csr, node string, line int64, now time.Time) (fleet.Identity, error) {
 	ca := g.o.Authorities.Authority()
 	issued, err := ca.IssueNode(csr, node, line, now)
+	if errors.Is(err, authority.ErrRootExpired) {
+		return fleet.Identity{}, &route.Error{Status: http.StatusServiceUnavailable, Code: "RootExpired", Message: "The control plane's root has expired, so it signs no identities: whoever runs it announces and activates another one.", Err: err}
+	}
 	if err != nil {
 		return fleet.Identity{}, route.Invalid("csr", "%v", err)
 	}
@@ -280,13 +283,17 @@ func (g *Gate) renew(w http.ResponseWriter, r *http.Request) error {
 	return route.JSON(w, http.StatusOK, id)
 }
 
+// maxNumber is the highest number of a document that a node may have: JSON's
+// readers count no further exactly.
+const maxNumber = 1 << 53
+
 // maxWait is how long a poll is held. Load balancers end connections that are
 // silent for a minute.
 const maxWait = 55 * time.Second
 
 func (g *Gate) desired(w http.ResponseWriter, r *http.Request) error {
 	node := access.From(r.Context()).ID
-	after, err := number(r, "after", 1<<62)
+	after, err := number(r, "after", maxNumber)
 	if err != nil {
 		return err
 	}
@@ -297,7 +304,7 @@ func (g *Gate) desired(w http.ResponseWriter, r *http.Request) error {
 	wait = min(wait, maxWait)
 	ctx, cancel := context.WithTimeout(r.Context(), wait)
 	defer cancel()
-	line := int64(0)
+	line, overtaken := int64(0), false
 	for {
 		changed := g.o.Roster.Changed()
 		m, ok := g.o.Roster.Now().Member(node)
@@ -313,6 +320,12 @@ func (g *Gate) desired(w http.ResponseWriter, r *http.Request) error {
 				return err
 			}
 			return route.JSON(w, http.StatusOK, d)
+		case m.Desired < after && !overtaken:
+			overtaken = true
+			if err := g.overtake(r.Context(), m, after); err != nil {
+				return err
+			}
+			continue
 		}
 		if g.park(w, node, line, after, wait) {
 			return nil
@@ -324,6 +337,18 @@ func (g *Gate) desired(w http.ResponseWriter, r *http.Request) error {
 			return nil
 		}
 	}
+}
+
+// overtake mends what a node that is ahead of us would wait for.
+func (g *Gate) overtake(ctx context.Context, m roster.Member, after int64) error {
+	ahead, err := g.o.Roster.Overtake(ctx, m.Node, after)
+	if err != nil {
+		return err
+	}
+	if ahead {
+		g.o.Log.WarnContext(ctx, "node had a later document than the database, as after a restore: numbered anew", "node", m.Node, "had", after)
+	}
+	return g.o.Roster.Refresh(ctx)
 }
 
 func number(r *http.Request, name string, high int64) (int64, error) {

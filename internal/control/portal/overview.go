@@ -209,21 +209,6 @@ func (o *overview) add(n *roster.Node, now time.Time, counts map[roster.Word]int
 	}
 }
 
-// bytesText writes bytes with three digits and an SI prefix.
-func bytesText(n int64) string {
-	f, unit := float64(n), "B"
-	for _, u := range []string{"kB", "MB", "GB", "TB", "PB"} {
-		if f < 1000 {
-			break
-		}
-		f, unit = f/1000, u
-	}
-	if unit == "B" {
-		return fmt.Sprintf("%d B", n)
-	}
-	return fmt.Sprintf("%.3g %s", f, unit)
-}
-
 func agoText(now, t time.Time) string {
 	if t.IsZero() {
 		return "never"

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"larder/internal/control/roster"
 	"larder/internal/control/route"
 	"larder/internal/control/telemetry"
+	"larder/internal/control/words"
 	"larder/internal/httpsrv"
 )
 
@@ -26,7 +28,7 @@ import (
 var files embed.FS
 
 var pages = template.Must(template.New("").Funcs(template.FuncMap{
-	"bytes": bytesText, "ago": agoText, "percent": func(f float64) string { return fmt.Sprintf("%.1f %%", 100*f) },
+	"bytes": words.Bytes, "ago": agoText, "percent": func(f float64) string { return fmt.Sprintf("%.1f %%", 100*f) },
 }).ParseFS(files, "pages/*.html"))
 
 // Options are what a Portal works with.
@@ -39,13 +41,19 @@ type Options struct {
 	PublicURL func(r *http.Request) string
 	Version   string
 	Audit     func(ctx context.Context, q db.Queryer, r *http.Request, e access.Entry) error
+	Log       *slog.Logger // nil: none
 }
 
 // Portal answers browsers.
 type Portal struct{ o Options }
 
 // New makes a Portal.
-func New(o Options) *Portal { return &Portal{o} }
+func New(o Options) *Portal {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Portal{o}
+}
 
 // Routes are all that the portal answers.
 func (p *Portal) Routes() []route.Route {
@@ -61,7 +69,8 @@ func (p *Portal) Routes() []route.Route {
 	token := func(w http.ResponseWriter, r *http.Request) error { return asError(p.o.Access.TokenEndpoint(w, r)) }
 	return []route.Route{
 		page("GET", "/", "Page_Overview", "The fleet at a glance", p.overview),
-		page("GET", "/style.css", "Page_Style", "The pages' style", p.style),
+		page("GET", "/style.css", "Page_Style", "The pages' style", file("style.css", "text/css; charset=utf-8")),
+		page("GET", "/icon.svg", "Page_Icon", "The pages' icon", file("icon.svg", "image/svg+xml")),
 		page("GET", "/sign-in", "Page_SignIn", "The form to sign in", p.signInForm),
 		page("POST", "/sign-in", "Page_SignInPost", "Sign in with name and password", p.signIn),
 		page("POST", "/sign-out", "Page_SignOut", "Sign out", p.signOut),
@@ -108,11 +117,15 @@ func (p *Portal) render(w http.ResponseWriter, status int, name string, data any
 	return err
 }
 
-// sorry shows a form again with what was wrong; other errors stay errors.
+// sorry shows a form again with what was wrong; other errors stay errors. The
+// reason that only the log may have goes there.
 func (p *Portal) sorry(w http.ResponseWriter, r *http.Request, page string, f form, err error) error {
 	var no *access.Refusal
 	if !errors.As(err, &no) {
 		return err
+	}
+	if no.Err != nil {
+		p.o.Log.WarnContext(r.Context(), "sign-in failed", "code", no.Code, "remote", r.RemoteAddr, "err", no.Err)
 	}
 	if no.RetryAfter > 0 {
 		w.Header().Set("Retry-After", fmt.Sprint(int(no.RetryAfter/time.Second)+1))
@@ -122,15 +135,18 @@ func (p *Portal) sorry(w http.ResponseWriter, r *http.Request, page string, f fo
 	return p.render(w, no.Status, page, f)
 }
 
-func (p *Portal) style(w http.ResponseWriter, r *http.Request) error {
-	b, err := files.ReadFile("pages/style.css")
-	if err != nil {
+// file answers with one that the pages use.
+func file(name, kind string) httpsrv.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		b, err := files.ReadFile("pages/" + name)
+		if err != nil {
+			return err
+		}
+		w.Header().Set("Content-Type", kind)
+		w.Header().Set("Cache-Control", "max-age=3600")
+		_, err = w.Write(b)
 		return err
 	}
-	w.Header().Set("Content-Type", "text/css; charset=utf-8")
-	w.Header().Set("Cache-Control", "max-age=3600")
-	_, err = w.Write(b)
-	return err
 }
 
 func (p *Portal) signInForm(w http.ResponseWriter, r *http.Request) error {
@@ -145,8 +161,9 @@ func (p *Portal) signIn(w http.ResponseWriter, r *http.Request) error {
 	l := access.LoginRequest{Name: r.PostForm.Get("name"), Password: r.PostForm.Get("password"), Code: r.PostForm.Get("code")}
 	a, cookie, err := p.o.Access.Login(r, l)
 	if err != nil {
+		// Whoever must wait is not looked at, and writes nothing down.
 		var no *access.Refusal
-		if errors.As(err, &no) && !errors.Is(err, access.ErrCodeNeeded) {
+		if errors.As(err, &no) && !errors.Is(err, access.ErrCodeNeeded) && no.Status != http.StatusTooManyRequests {
 			if aerr := p.audit(r, access.Entry{Action: "user.sign-in", Target: "user " + l.Name, Outcome: "refused"}); aerr != nil {
 				return aerr
 			}
@@ -159,6 +176,14 @@ func (p *Portal) signIn(w http.ResponseWriter, r *http.Request) error {
 func (p *Portal) callback(w http.ResponseWriter, r *http.Request) error {
 	a, cookie, err := p.o.Access.OIDCCallback(w, r, p.o.PublicURL(r))
 	if err != nil {
+		// Only who proved to be somebody writes into the audit: the rest could be
+		// anybody's, in any number.
+		var no *access.Refusal
+		if errors.As(err, &no) && no.Who != "" {
+			if aerr := p.audit(r, access.Entry{Action: "user.sign-in", Target: "user " + no.Who, Outcome: "refused"}); aerr != nil {
+				return aerr
+			}
+		}
 		return p.sorry(w, r, "sign-in.html", form{}, err)
 	}
 	return p.welcome(w, r, a, cookie)

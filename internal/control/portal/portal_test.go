@@ -1,10 +1,12 @@
 package portal
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -28,6 +30,7 @@ import (
 	"larder/internal/control/telemetry"
 	"larder/internal/fleet"
 	"larder/internal/lardertest/dbtest"
+	"larder/internal/lardertest/issuer"
 )
 
 const (
@@ -46,6 +49,7 @@ type world struct {
 	roster *roster.Roster
 	alerts *alert.Service
 	table  *route.Table
+	log    bytes.Buffer // requests are answered one after another
 
 	mu  sync.Mutex
 	now time.Time // guarded by mu
@@ -80,7 +84,7 @@ func newWorld(t *testing.T, d *db.DB, change ...func(o *access.Options)) *world 
 	w.access = access.New(o)
 	w.alerts = alert.New(alert.Options{DB: d, Roster: w.roster, Sealer: key, Version: "1.2.3"})
 	p := New(Options{
-		DB: d, Access: w.access, Roster: w.roster, Usage: telemetry.New(telemetry.Options{DB: d}), Alerts: w.alerts, Version: "1.2.3",
+		DB: d, Access: w.access, Roster: w.roster, Usage: telemetry.New(telemetry.Options{DB: d}), Alerts: w.alerts, Version: "1.2.3", Log: slog.New(slog.NewTextHandler(&w.log, nil)),
 		PublicURL: func(r *http.Request) string { return "https://" + r.Host },
 		Audit: func(ctx context.Context, q db.Queryer, r *http.Request, e access.Entry) error {
 			e.Remote = r.RemoteAddr
@@ -184,7 +188,7 @@ func breaches(doc *html.Node) []string {
 		case "script", "style", "iframe", "object", "embed", "base", "svg", "video", "audio":
 			found = append(found, "an element "+n.Data)
 		case "link":
-			if attr(n, "rel") != "stylesheet" || attr(n, "href") != "/style.css" {
+			if kind := attr(n, "rel") + " " + attr(n, "href"); kind != "stylesheet /style.css" && kind != "icon /icon.svg" {
 				found = append(found, "a link to "+attr(n, "href"))
 			}
 		case "label":
@@ -382,7 +386,7 @@ func TestSecondFactor(t *testing.T) {
 		}
 		return c
 	}
-	if _, err := w.access.ConfirmTOTP(t.Context(), u.ID, code()); err != nil {
+	if _, err := w.access.ConfirmTOTP(t.Context(), w.d, u.ID, code()); err != nil {
 		t.Fatal(err)
 	}
 	w.pass(time.Minute)
@@ -763,6 +767,10 @@ func TestOrganisationSignIn(t *testing.T) {
 				t.Errorf("%s: the page has %q", path, inside)
 			}
 		}
+		if log := w.log.String(); !strings.Contains(log, "503") || !strings.Contains(log, "192.0.2.1") || strings.Contains(log, "the-client-secret") {
+			t.Errorf("%s: the log has %q", path, log)
+		}
+		w.log.Reset()
 		b.signIn("ada")
 	}
 	// Without a provider there is no link, and nothing behind it.
@@ -771,5 +779,58 @@ func TestOrganisationSignIn(t *testing.T) {
 		if doc := page(t, none.browser().ask("GET", path, nil), 404); len(all(doc, "a")) != 0 {
 			t.Errorf("%s: there is a link", path)
 		}
+	}
+}
+
+// The audit says who was refused, once the provider has said who it is; what
+// anybody could send writes nothing down.
+func TestRefusedSignInsAreWrittenDown(t *testing.T) {
+	t.Parallel()
+	p := issuer.New(t, at)
+	w := newWorld(t, dbtest.SQLite(t), func(o *access.Options) {
+		o.OIDC = &access.OIDC{Issuer: p.URL, ClientID: issuer.ClientID, ClientSecret: issuer.Secret, RoleClaim: "groups", Roles: map[string]access.Role{"Cache admins": access.Owner}, Client: p.Client()}
+	})
+	written := func() (all []string) {
+		t.Helper()
+		entries, err := w.access.Audit(t.Context(), access.AuditFilter{}, 100)
+		for _, e := range slices.Backward(entries) {
+			if e.Action == "user.sign-in" {
+				all = append(all, strings.TrimSpace(e.Target+" "+e.Outcome))
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	through := func(want int) {
+		t.Helper()
+		b := w.browser()
+		code, state := p.Authorize(b.ask("GET", "/sign-in/organisation", nil).Header().Get("Location"))
+		if rec := b.ask("GET", "/sign-in/callback?"+url.Values{"code": {code}, "state": {state}}.Encode(), nil); rec.Code != want {
+			t.Errorf("got %d, want %d: %s", rec.Code, want, rec.Body)
+		}
+	}
+	through(303)
+	p.With(func() { p.Claims["groups"] = "Others" })
+	through(403)
+	p.With(func() { p.Change = func(c map[string]any) { c["nonce"] = "another" } })
+	through(401)
+	if log := w.log.String(); !strings.Contains(log, "another nonce") {
+		t.Errorf("the log has %q", log)
+	}
+	for range 3 {
+		w.browser().ask("GET", "/sign-in/callback?code=x&state=y", nil)
+	}
+	if got, want := written(), []string{"user ada done", "user ada refused"}; !slices.Equal(got, want) {
+		t.Errorf("the audit has %q, want %q", got, want)
+	}
+	// Wrong passwords are written down, and waiting for the next try is not.
+	w.user(access.NewUser{Name: "grace", Role: access.Reader})
+	for range 30 {
+		w.browser().ask("POST", "/sign-in", url.Values{"name": {"grace"}, "password": {"wrong"}})
+	}
+	if got := written(); len(got) != 2+5 {
+		t.Errorf("30 tries in a moment wrote %d entries, want 5: %q", len(got)-2, got)
 	}
 }

@@ -23,25 +23,21 @@ type Group struct {
 	Created      time.Time
 }
 
-// PutGroup makes a resource group or changes its tags.
+// PutGroup makes a resource group or changes its tags. created is for a group
+// that was not there when the caller looked.
 func (r *Roster) PutGroup(ctx context.Context, q db.Queryer, g Group) (created bool, err error) {
 	tags, err := tagsJSON(g.Tags)
 	if err != nil {
 		return false, err
 	}
-	res, err := q.ExecContext(ctx, `UPDATE resource_groups SET tags = $1 WHERE subscription = $2 AND key = $3`, tags, strings.ToLower(g.Subscription), strings.ToLower(g.Name))
+	// Two at once make one group, and both are told that it is there.
+	err = q.QueryRowContext(ctx, `INSERT INTO resource_groups (subscription, key, name, location, tags, created) VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (subscription, key) DO UPDATE SET tags = excluded.tags RETURNING created = $6 AND name = $3`,
+		strings.ToLower(g.Subscription), strings.ToLower(g.Name), g.Name, g.Location, tags, db.Micros(g.Created)).Scan(&created)
 	if err != nil {
-		return false, fmt.Errorf("changing resource group %s: %w", g.Name, err)
+		return false, fmt.Errorf("writing resource group %s: %w", g.Name, err)
 	}
-	if n, err := res.RowsAffected(); err != nil || n > 0 {
-		return false, err
-	}
-	_, err = q.ExecContext(ctx, `INSERT INTO resource_groups (subscription, key, name, location, tags, created) VALUES ($1, $2, $3, $4, $5, $6)`,
-		strings.ToLower(g.Subscription), strings.ToLower(g.Name), g.Name, g.Location, tags, db.Micros(g.Created))
-	if err != nil {
-		return false, fmt.Errorf("making resource group %s: %w", g.Name, err)
-	}
-	return true, nil
+	return created, nil
 }
 
 const groupColumns = `SELECT subscription, name, location, tags, created FROM resource_groups`
@@ -189,6 +185,12 @@ func (r *Roster) UpdateCustomer(ctx context.Context, q db.Queryer, c *Customer) 
 	if err == nil {
 		c.Version++
 	}
+	return err
+}
+
+// SettleCustomer is SettleNode for an organisation.
+func (r *Roster) SettleCustomer(ctx context.Context, q db.Queryer, id string) error {
+	_, err := q.ExecContext(ctx, `UPDATE customers SET provisioning = 'Succeeded' WHERE id = $1 AND provisioning = 'Accepted'`, strings.ToLower(id))
 	return err
 }
 

@@ -208,6 +208,14 @@ func (r *Roster) UpdateNode(ctx context.Context, q db.Queryer, n *Node) error {
 	return r.desire(ctx, q, n, 0)
 }
 
+// SettleNode says that a node that was accepted is made. That is no change of
+// what its clients wrote: the version stays, and so does the ETag they got. One
+// that is gone or settled is left alone.
+func (r *Roster) SettleNode(ctx context.Context, q db.Queryer, id string) error {
+	_, err := q.ExecContext(ctx, `UPDATE nodes SET provisioning = 'Succeeded' WHERE id = $1 AND provisioning = 'Accepted'`, strings.ToLower(id))
+	return err
+}
+
 // desire compares the document with the one that is written down, and numbers
 // it anew if they differ. revision is 0 if none was taken yet.
 func (r *Roster) desire(ctx context.Context, q db.Queryer, n *Node, revision int64) error {
@@ -216,13 +224,9 @@ func (r *Roster) desire(ctx context.Context, q db.Queryer, n *Node, revision int
 	if err := q.QueryRowContext(ctx, `SELECT document, desired FROM nodes WHERE node_id = $1`, n.NodeID).Scan(&old, &number); err != nil {
 		return err
 	}
-	list, err := r.Publishers(ctx, q, n.Customer)
+	own, err := r.own(ctx, q, n.Customer)
 	if err != nil {
 		return err
-	}
-	var own []fleet.Publisher
-	for _, p := range list {
-		own = append(own, fleet.Publisher{Name: p.Name, File: p.File})
 	}
 	same, err := toJSON(n.Spec.Document(n.NodeID, number, own))
 	if err != nil || same == old {
@@ -233,11 +237,16 @@ func (r *Roster) desire(ctx context.Context, q db.Queryer, n *Node, revision int
 			return err
 		}
 	}
-	document, err := toJSON(n.Spec.Document(n.NodeID, number+1, own))
+	return r.number(ctx, q, n, number+1, own, revision)
+}
+
+// number gives the document a number, and has whoever waits for it hear of it.
+func (r *Roster) number(ctx context.Context, q db.Queryer, n *Node, number int64, own []fleet.Publisher, revision int64) error {
+	document, err := toJSON(n.Spec.Document(n.NodeID, number, own))
 	if err != nil {
 		return err
 	}
-	n.Desired, n.DesiredAt = number+1, time.Now().UTC()
+	n.Desired, n.DesiredAt = number, time.Now().UTC()
 	if _, err = q.ExecContext(ctx, `UPDATE nodes SET document = $1, desired = $2, desired_at = $3, revision = $4 WHERE node_id = $5`,
 		document, n.Desired, db.Micros(n.DesiredAt), revision, n.NodeID); err != nil {
 		return err
@@ -247,6 +256,39 @@ func (r *Roster) desire(ctx context.Context, q db.Queryer, n *Node, revision int
 	}
 	_, err = q.ExecContext(ctx, `DELETE FROM documents WHERE node_id = $1 AND number < $2`, n.NodeID, n.Desired-keptDocuments)
 	return err
+}
+
+// own are an organisation's publishers as documents have them.
+func (r *Roster) own(ctx context.Context, q db.Queryer, customer string) ([]fleet.Publisher, error) {
+	list, err := r.Publishers(ctx, q, customer)
+	var own []fleet.Publisher
+	for _, p := range list {
+		own = append(own, fleet.Publisher{Name: p.Name, File: p.File})
+	}
+	return own, err
+}
+
+// Overtake gives a node's document a number above one that the node has, and
+// says whether it had to: after the database was restored the node is ahead,
+// and would take nothing for as long. Errors: ErrNotFound.
+func (r *Roster) Overtake(ctx context.Context, node string, after int64) (ahead bool, err error) {
+	err = r.d.Tx(ctx, func(tx *sql.Tx) error {
+		n, err := r.Node(ctx, tx, node)
+		if err != nil || n.Desired >= after {
+			return err // what this replica has seen was old, nothing else
+		}
+		revision, err := turn(ctx, tx)
+		if err != nil {
+			return err
+		}
+		own, err := r.own(ctx, tx, n.Customer)
+		if err != nil {
+			return err
+		}
+		ahead = true
+		return r.number(ctx, tx, n, after+1, own, revision)
+	})
+	return ahead, err
 }
 
 // keptDocuments is how many documents of a node before the newest are kept.
@@ -308,9 +350,21 @@ func (r *Roster) DeleteNode(ctx context.Context, q db.Queryer, n *Node, now time
 	if _, err := q.ExecContext(ctx, `UPDATE identities SET revoked = $1, reason = 'node deleted' WHERE node_id = $2 AND revoked = 0`, db.Micros(now), n.NodeID); err != nil {
 		return err
 	}
+	if _, err := q.ExecContext(ctx, `UPDATE history SET ended = $1 WHERE node_id = $2 AND ended = 0`, db.Micros(now), n.NodeID); err != nil {
+		return err
+	}
 	_, err = q.ExecContext(ctx, `INSERT INTO departures (node_id, revision, at) VALUES ($1, $2, $3) ON CONFLICT (node_id) DO UPDATE SET revision = excluded.revision, at = excluded.at`,
 		n.NodeID, revision, db.Micros(now))
 	return err
+}
+
+// Clean forgets what is left of nodes that were deleted: identities that have
+// expired, and, once all replicas have long seen it, that they left. It is for
+// one replica at a time.
+func (r *Roster) Clean(ctx context.Context, now time.Time) error {
+	_, err := r.d.ExecContext(ctx, `DELETE FROM identities WHERE not_after < $1 AND node_id NOT IN (SELECT node_id FROM nodes)`, db.Micros(now))
+	_, derr := r.d.ExecContext(ctx, `DELETE FROM departures WHERE at < $1`, db.Micros(now.Add(-30*24*time.Hour)))
+	return errors.Join(err, derr)
 }
 
 // NodesIn lists some nodes of a customer within a transaction, up to limit.

@@ -225,6 +225,13 @@ func TestADeletedNodeIsForgottenEverywhere(t *testing.T) {
 		if err := r.DeleteCustomer(ctx, d, c.ID); !errors.Is(err, roster.ErrNotEmpty) {
 			t.Errorf("deleting a customer with a node: got %v, want ErrNotEmpty", err)
 		}
+		now := time.Now()
+		if err := r.AddIdentity(ctx, d, roster.Identity{Serial: "ab", Node: nodeID, Line: 1, SPKI: "cd", NotBefore: now, NotAfter: now.Add(30 * 24 * time.Hour), Issued: now}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.ExecContext(ctx, `INSERT INTO history (node_id, kind, name, began, detail) VALUES ($1, 'issue', 'x', 1, '{}')`, nodeID); err != nil {
+			t.Fatal(err)
+		}
 		if err := d.Tx(ctx, func(tx *sql.Tx) error { return r.DeleteNode(ctx, tx, n, time.Now()) }); err != nil {
 			t.Fatal(err)
 		}
@@ -233,6 +240,19 @@ func TestADeletedNodeIsForgottenEverywhere(t *testing.T) {
 		}
 		if _, ok := r.Now().Member(nodeID); ok {
 			t.Error("the snapshot still knows it")
+		}
+		left := func() (n int) {
+			t.Helper()
+			if err := d.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM history WHERE ended = 0) + (SELECT count(*) FROM identities) + (SELECT count(*) FROM departures)`).Scan(&n); err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		if err := r.Clean(ctx, time.Now()); err != nil || left() != 2 {
+			t.Errorf("right after: %v, %d rows; want its identity, which is not expired, and its departure", err, left())
+		}
+		if err := r.Clean(ctx, time.Now().Add(60*24*time.Hour)); err != nil || left() != 0 {
+			t.Errorf("two months later: %v, %d rows are left", err, left())
 		}
 		if err := r.DeleteCustomer(ctx, d, c.ID); err != nil {
 			t.Error(err)
@@ -423,6 +443,8 @@ func TestCondition(t *testing.T) {
 			n.State.Issues = []fleet.Issue{{Type: "port-in-use", Text: "port 80 is nginx's"}}
 		}, roster.Degraded, "nginx"},
 		{"a certificate's issue", func(n *roster.Node) { n.State.Issues = []fleet.Issue{{Type: "certificate", Text: "wrong name"}} }, roster.CertificateProblem, "wrong name"},
+		{"an update waits", func(n *roster.Node) { n.State.Replaced = now.Add(-time.Minute) }, roster.Updating, "installed at 2026-11-26 11:59 UTC"},
+		{"an update waits, and more is wrong", func(n *roster.Node) { n.State.Replaced, n.State.Ready = now, false }, roster.Degraded, "waits for its restart"},
 	}
 	for _, tt := range tests {
 		n := ready()

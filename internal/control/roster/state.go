@@ -1,9 +1,11 @@
 package roster
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
+	"larder/internal/control/words"
 	"larder/internal/fleet"
 )
 
@@ -19,7 +21,7 @@ const (
 	Degraded           Word = "Degraded"
 	Offline            Word = "Offline"
 	Draining           Word = "Draining"
-	Updating           Word = "Updating"
+	Updating           Word = "Updating" // an update is installed, and not yet run; nothing else is wrong
 	CertificateProblem Word = "Certificate problem"
 )
 
@@ -54,30 +56,30 @@ func (n *Node) Condition(now time.Time) Condition {
 		because(NotProvisioned, "no machine has registered as this node yet")
 		return c
 	case !n.Revoked.IsZero():
-		because(Offline, "its identity was revoked at %s; it can register again with a new key", when(n.Revoked))
+		because(Offline, "its identity was revoked at %s; it can register again with a new key", words.Moment(n.Revoked))
 		return c
 	case n.LastSeen.IsZero():
 		because(Registering, "it has registered and not reported yet")
 		return c
 	}
 	if silent := now.Sub(n.LastSeen); silent > Silence {
-		because(Offline, "no report for %s, the last was at %s", span(silent), when(n.LastSeen))
+		because(Offline, "no report for %s, the last was at %s", words.Span(silent), words.Moment(n.LastSeen))
 	}
 	s := n.State
 	if now.Sub(n.Copied) < time.Hour {
-		because(Degraded, "two machines use its identity, last seen at %s: take the copy down and enrol one of them anew", when(n.Copied))
+		because(Degraded, "two machines use its identity, last seen at %s: take the copy down and enrol one of them anew", words.Moment(n.Copied))
 	}
 	if !s.Ready && !s.Draining {
 		because(Degraded, "it is not ready to serve")
 	}
 	for _, cert := range s.Certificates {
 		if cert.Active && (cert.Severity == "error" || !now.Before(cert.NotAfter)) {
-			because(CertificateProblem, "certificate %s: %s", cert.File, orElse(cert.Action, "it has expired"))
+			because(CertificateProblem, "certificate %s: %s", cert.File, cmp.Or(cert.Action, "it has expired"))
 		}
 	}
 	for _, d := range s.Drives {
 		if d.State != "ok" {
-			because(Degraded, "drive %s is %s: %s", d.Path, d.State, orElse(d.Error, "no more is known"))
+			because(Degraded, "drive %s is %s: %s", d.Path, d.State, cmp.Or(d.Error, "no more is known"))
 		}
 	}
 	if s.Draining {
@@ -87,12 +89,15 @@ func (n *Node) Condition(now time.Time) Condition {
 	case s.Refused > s.Running && s.Refused == n.Desired:
 		because(Degraded, "it cannot apply document %d: %s", s.Refused, s.Why)
 	case s.Running < n.Desired && now.Sub(n.DesiredAt) > Drift:
-		because(Degraded, "it runs document %d, %d is desired since %s", s.Running, n.Desired, when(n.DesiredAt))
+		because(Degraded, "it runs document %d, %d is desired since %s", s.Running, n.Desired, words.Moment(n.DesiredAt))
 	}
 	for _, i := range s.Issues {
 		if !shown[i.Type] {
 			because(wordOf(i), "%s", i.Text)
 		}
+	}
+	if !s.Replaced.IsZero() {
+		because(Updating, "an update was installed at %s and waits for its restart", words.Moment(s.Replaced))
 	}
 	if c.Word == "" {
 		c.Word = Healthy
@@ -109,23 +114,4 @@ func wordOf(i fleet.Issue) Word {
 		return CertificateProblem
 	}
 	return Degraded
-}
-
-func when(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
-
-func span(d time.Duration) string {
-	switch {
-	case d < 2*time.Hour:
-		return fmt.Sprintf("%d minutes", d/time.Minute)
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%d hours", d/time.Hour)
-	}
-	return fmt.Sprintf("%d days", d/(24*time.Hour))
-}
-
-func orElse(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
 }

@@ -3,7 +3,9 @@ package telemetry
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 )
@@ -122,10 +124,11 @@ type MetricsQuery struct {
 	Region       string   // likewise
 	Names        []string // none: egressbps
 	From, To     time.Time
-	Interval     time.Duration
-	Aggregations []string // average, minimum, maximum, total, count; none: the metric's own
+	Interval     time.Duration // 0: one span from From to To
+	Aggregations []string      // average, minimum, maximum, total, count; none: the metric's own
 	Filter       Filter
-	Split        []string // GUIDs of nodes that get a series each; none: one series of all
+	Split        bool     // a series for each of Nodes, instead of one for Filter
+	Nodes        []string // GUIDs
 	Now          time.Time
 }
 
@@ -147,28 +150,23 @@ func (s *Service) Metrics(ctx context.Context, q MetricsQuery) (*MetricsResponse
 			return nil, fmt.Errorf("%w: aggregation: found %q, expected some of %s", ErrInvalid, a, strings.Join(aggregations, ", "))
 		}
 	}
-	type series struct {
-		node   string
-		points []Point
+	filters := []Filter{q.Filter}
+	if q.Split {
+		filters = nil
+		for _, node := range q.Nodes {
+			filters = append(filters, Filter{Nodes: []string{node}})
+		}
 	}
-	var all []series
-	interval := q.Interval
-	if len(q.Split) == 0 {
-		points, g, err := s.Series(ctx, q.Filter, q.From, q.To, q.Interval, q.Now)
+	var all []chart
+	for _, f := range filters {
+		c, err := s.chart(ctx, f, &q)
 		if err != nil {
 			return nil, err
 		}
-		all, interval = append(all, series{"", points}), g
-	}
-	for _, node := range q.Split {
-		points, g, err := s.Series(ctx, Filter{Nodes: []string{node}}, q.From, q.To, q.Interval, q.Now)
-		if err != nil {
-			return nil, err
-		}
-		all, interval = append(all, series{node, points}), g
+		all = append(all, c)
 	}
 	out := &MetricsResponse{
-		Timespan: q.From.UTC().Format(time.RFC3339) + "/" + q.To.UTC().Format(time.RFC3339), Interval: GrainText(interval),
+		Timespan: q.From.UTC().Format(time.RFC3339) + "/" + q.To.UTC().Format(time.RFC3339), Interval: q.intervalText(all),
 		Namespace: namespace, ResourceRegion: q.Region, Value: []Metric{},
 	}
 	for _, m := range wanted {
@@ -180,13 +178,13 @@ func (s *Service) Metrics(ctx context.Context, q MetricsQuery) (*MetricsResponse
 		if len(as) == 0 {
 			as = []string{m.primary}
 		}
-		for _, x := range all {
+		for i, x := range all {
 			t := Timeseries{Metadata: []Metadata{}, Data: make([]Datum, 0, len(x.points))}
-			if x.node != "" {
-				t.Metadata = append(t.Metadata, Metadata{dimension, x.node})
+			if q.Split {
+				t.Metadata = append(t.Metadata, Metadata{dimension, q.Nodes[i]})
 			}
 			for _, p := range x.points {
-				t.Data = append(t.Data, m.datum(p, interval, as))
+				t.Data = append(t.Data, m.datum(p, x.span(p.At), x.grain, as))
 			}
 			v.Timeseries = append(v.Timeseries, t)
 		}
@@ -197,27 +195,102 @@ func (s *Service) Metrics(ctx context.Context, q MetricsQuery) (*MetricsResponse
 
 var aggregations = []string{"average", "minimum", "maximum", "total", "count"}
 
-// datum is a point in the aggregations asked for. A span holds one sum, so its
-// average, minimum and maximum are the same figure: that of the span, and for
-// counts that of a minute of it.
-func (m metric) datum(p Point, interval time.Duration, as []string) Datum {
+// chart is a series, with the finer one that its extremes are of.
+type chart struct {
+	points []Point
+	grain  time.Duration
+	fine   []Point
+}
+
+func (s *Service) chart(ctx context.Context, f Filter, q *MetricsQuery) (c chart, err error) {
+	if q.Interval > 0 {
+		if c.points, c.grain, err = s.Series(ctx, f, q.From, q.To, q.Interval, q.Now); err != nil {
+			return c, err
+		}
+		c.fine = c.points
+		if !slices.ContainsFunc(q.Aggregations, func(a string) bool {
+			a = strings.ToLower(strings.TrimSpace(a))
+			return a == "minimum" || a == "maximum"
+		}) {
+			return c, nil
+		}
+	}
+	finest := time.Duration(s.stored(time.Minute, q.From, q.Now)) * time.Second
+	if q.Interval == 0 || finest < c.grain {
+		if c.fine, _, err = s.series(ctx, f, q.From, q.To, finest, q.Now); err != nil {
+			return c, err
+		}
+	}
+	if q.Interval == 0 {
+		whole := Point{At: q.From.UTC(), Gap: true}
+		for _, p := range c.fine {
+			if !p.Gap {
+				whole.Gap = false
+				whole.add(p.Counts)
+			}
+		}
+		c.points, c.grain = []Point{whole}, q.To.Sub(q.From)
+	}
+	return c, nil
+}
+
+// span are the fine points of the point that begins at a time.
+func (c *chart) span(from time.Time) []Point {
+	if len(c.points) == 1 {
+		return c.fine
+	}
+	i := sort.Search(len(c.fine), func(i int) bool { return !c.fine[i].At.Before(from) })
+	j := sort.Search(len(c.fine), func(i int) bool { return !c.fine[i].At.Before(from.Add(c.grain)) })
+	return c.fine[i:j]
+}
+
+func (q *MetricsQuery) intervalText(all []chart) string {
+	switch {
+	case q.Interval == 0:
+		return "FULL"
+	case len(all) == 0:
+		return GrainText(q.Interval)
+	}
+	return GrainText(all[0].grain)
+}
+
+// rateOf is the metric's figure of a span: for counts that of a minute of it.
+func (m metric) rateOf(p Point, grain time.Duration) float64 {
+	v := m.rate(p.Counts, grain.Seconds())
+	if m.total != nil {
+		v /= grain.Minutes()
+	}
+	return v
+}
+
+// datum is a point in the aggregations asked for. Its minimum and maximum are
+// those of fine, the finest spans in it that are known.
+func (m metric) datum(p Point, fine []Point, grain time.Duration, as []string) Datum {
 	d := Datum{TimeStamp: p.At}
 	if p.Gap {
 		return d
 	}
-	minutes := interval.Minutes()
-	v := m.rate(p.Counts, interval.Seconds())
-	if m.total != nil {
-		v /= minutes
+	minutes := grain.Minutes()
+	v := m.rateOf(p, grain)
+	low, high := v, v
+	if len(fine) > 1 {
+		low, high = math.Inf(1), math.Inf(-1)
+		each := fine[1].At.Sub(fine[0].At)
+		for _, f := range fine {
+			if !f.Gap {
+				x := m.rateOf(f, each)
+				low, high = min(low, x), max(high, x)
+			}
+		}
 	}
 	for _, a := range as {
 		switch strings.ToLower(strings.TrimSpace(a)) {
 		case "average":
 			d.Average = &v
 		case "minimum":
-			d.Minimum = &v
+			d.Minimum = &low
 		case "maximum":
-			d.Maximum = &v
+			d.Maximum = &high
 		case "total":
 			t := v * minutes
 			if m.total != nil {

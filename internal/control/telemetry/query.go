@@ -36,6 +36,14 @@ func (c Counts) HitRatio() float64 {
 	return float64(c.HitBytes) / float64(c.EgressBytes())
 }
 
+func (c *Counts) add(x Counts) {
+	c.Requests += x.Requests
+	c.Hits += x.Hits
+	c.HitBytes += x.HitBytes
+	c.MissBytes += x.MissBytes
+	c.FetchedBytes += x.FetchedBytes
+}
+
 // Point is one span of a series. Where nobody reported it is a gap, which is not
 // the same as nothing served.
 type Point struct {
@@ -70,15 +78,21 @@ func (s *Service) Series(ctx context.Context, f Filter, from, to time.Time, grai
 	if !from.Before(to) {
 		return nil, 0, fmt.Errorf("%w: to: found %s, expected a time after %s", ErrInvalid, to.Format(time.RFC3339), from.Format(time.RFC3339))
 	}
-	span := s.stored(grain, from, now)
-	if g := time.Duration(span) * time.Second; grain < g {
-		grain = g
-	}
-	g := int64(grain / time.Second)
-	first, last := from.Unix()-from.Unix()%g, to.Unix()
-	if (last-first)/g >= MaxPoints {
+	grain = max(grain, time.Duration(s.stored(grain, from, now))*time.Second)
+	if to.Sub(from)/grain >= MaxPoints {
 		return nil, 0, fmt.Errorf("%w: grain: %s gives more than %d points, expected a coarser one", ErrInvalid, grain, MaxPoints)
 	}
+	return s.series(ctx, f, from, to, grain, now)
+}
+
+// series is Series of a grain that is known back to from, of any length.
+func (s *Service) series(ctx context.Context, f Filter, from, to time.Time, grain time.Duration, now time.Time) ([]Point, time.Duration, error) {
+	if !from.Before(to) {
+		return nil, 0, fmt.Errorf("%w: to: found %s, expected a time after %s", ErrInvalid, to.Format(time.RFC3339), from.Format(time.RFC3339))
+	}
+	span := s.stored(grain, from, now)
+	g := int64(grain / time.Second)
+	first, last := from.Unix()-from.Unix()%g, to.Unix()
 	points := map[int64]*Point{}
 	at := func(bucket int64) *Point {
 		b := bucket - bucket%g
@@ -289,11 +303,7 @@ func (s *Service) Overview(ctx context.Context, f Filter, now time.Time) (Overvi
 			continue
 		}
 		seconds += minute
-		o.Requests += p.Requests
-		o.Hits += p.Hits
-		o.HitBytes += p.HitBytes
-		o.MissBytes += p.MissBytes
-		o.FetchedBytes += p.FetchedBytes
+		o.add(p.Counts)
 		if r := mbps(p.EgressBytes(), minute); r > o.EgressMax {
 			o.EgressMax, o.EgressMaxAt = r, p.At
 		}

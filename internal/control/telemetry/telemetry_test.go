@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -236,43 +237,70 @@ func TestCopiesAreToldFromRestarts(t *testing.T) {
 	})
 }
 
-func TestDeliveriesThatMakeNoSenseAreRefusedWhole(t *testing.T) {
+// What is no delivery is refused. A minute that makes no sense is passed over,
+// and stands in the way of nothing: not of the other, not of the state, not of
+// those to come.
+func TestWhatMakesNoSenseIsPassedOver(t *testing.T) {
 	t.Parallel()
-	d := dbtest.SQLite(t)
-	records(t, d, 1)
-	s := run(t, d)
-	good := func() *fleet.Delivery {
-		return &fleet.Delivery{Instance: "i", Sent: noon, Minutes: []fleet.Minute{minuteOf(1, noon, 1), minuteOf(2, noon.Add(time.Minute), 1)}}
-	}
-	for name, tt := range map[string]struct {
-		change func(d *fleet.Delivery)
-		want   string
-	}{
-		"no instance":      {func(d *fleet.Delivery) { d.Instance = "" }, "instance"},
-		"backwards":        {func(d *fleet.Delivery) { d.Minutes[1].Seq = 1 }, "minutes[1].seq"},
-		"seq 0":            {func(d *fleet.Delivery) { d.Minutes[0].Seq = 0 }, "minutes[0].seq"},
-		"a day":            {func(d *fleet.Delivery) { d.Minutes[0].End = noon.Add(24 * time.Hour) }, "minutes[0]"},
-		"ends before":      {func(d *fleet.Delivery) { d.Minutes[0].End = noon.Add(-time.Second) }, "minutes[0]"},
-		"negative":         {func(d *fleet.Delivery) { d.Minutes[1].Traffic[0].HitBytes = -1 }, "minutes[1].traffic[0]"},
-		"absurd":           {func(d *fleet.Delivery) { d.Minutes[1].Traffic[1].Requests = 1 << 60 }, "minutes[1].traffic[1]"},
-		"long word":        {func(d *fleet.Delivery) { d.Minutes[0].Traffic[0].ContentType = strings.Repeat("x", 65) }, "contentType"},
-		"too many":         {func(d *fleet.Delivery) { d.Minutes = make([]fleet.Minute, fleet.MaxMinutes+1) }, "minutes"},
-		"origin":           {func(d *fleet.Delivery) { d.Minutes[0].Origins[0].OK = -1 }, "origins[0]"},
-		"too many types":   {func(d *fleet.Delivery) { d.Minutes[0].Traffic = make([]fleet.Traffic, 65) }, "traffic"},
-		"outcome negative": {func(d *fleet.Delivery) { d.Minutes[0].Traffic[0].Outcomes[0].Requests = -1 }, "outcomes[0]"},
-	} {
-		del := good()
-		tt.change(del)
-		if _, err := s.Take(t.Context(), guid(0), customer, 1, del, noon); !errors.Is(err, telemetry.ErrInvalid) || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: got %v, want one that names %s", name, err, tt.want)
+	dbtest.Each(t, func(t *testing.T, d *db.DB) {
+		records(t, d, 1)
+		s := run(t, d)
+		seq := int64(0)
+		good := func() *fleet.Delivery {
+			return &fleet.Delivery{Instance: "i", Sent: noon, Minutes: []fleet.Minute{minuteOf(seq+1, noon, 1), minuteOf(seq+2, noon.Add(time.Minute), 1)}, State: fleet.State{Running: seq + 2}}
 		}
-	}
-	if _, err := s.Take(t.Context(), guid(0), customer, 2, good(), noon); !errors.Is(err, telemetry.ErrOldLine) {
-		t.Errorf("another line: got %v, want ErrOldLine", err)
-	}
-	if seq, err := s.Take(t.Context(), guid(0), customer, 1, good(), noon); err != nil || seq != 2 {
-		t.Errorf("a good one after all: seq %d, %v", seq, err)
-	}
+		for name, tt := range map[string]struct {
+			change func(d *fleet.Delivery)
+			want   string
+		}{
+			"no instance":      {func(d *fleet.Delivery) { d.Instance = "" }, "instance"},
+			"no word":          {func(d *fleet.Delivery) { d.Instance = "\x00" }, "instance"},
+			"backwards":        {func(d *fleet.Delivery) { d.Minutes[1].Seq = 1 }, "minutes[1].seq"},
+			"seq 0":            {func(d *fleet.Delivery) { d.Minutes[0].Seq = 0 }, "minutes[0].seq"},
+			"too many minutes": {func(d *fleet.Delivery) { d.Minutes = make([]fleet.Minute, fleet.MaxMinutes+1) }, "minutes"},
+		} {
+			del := good()
+			tt.change(del)
+			if _, err := s.Take(t.Context(), guid(0), customer, 1, del, noon); !errors.Is(err, telemetry.ErrInvalid) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%s: got %v, want one that names %s", name, err, tt.want)
+			}
+		}
+		if _, err := s.Take(t.Context(), guid(0), customer, 2, good(), noon); !errors.Is(err, telemetry.ErrOldLine) {
+			t.Errorf("another line: got %v, want ErrOldLine", err)
+		}
+		requests := func() (n int64) {
+			if err := d.QueryRowContext(t.Context(), `SELECT coalesce(sum(requests), 0) FROM usage WHERE span = 60`).Scan(&n); err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		for name, change := range map[string]func(m *fleet.Minute){
+			"a day":            func(m *fleet.Minute) { m.End = noon.Add(24 * time.Hour) },
+			"ends before":      func(m *fleet.Minute) { m.End = noon.Add(-time.Second) },
+			"no beginning":     func(m *fleet.Minute) { m.Start = time.Time{} },
+			"negative":         func(m *fleet.Minute) { m.Traffic[0].HitBytes = -1 },
+			"absurd":           func(m *fleet.Minute) { m.Traffic[1].Requests = 1 << 60 },
+			"long word":        func(m *fleet.Minute) { m.Traffic[0].ContentType = strings.Repeat("x", 65) },
+			"a NUL":            func(m *fleet.Minute) { m.Traffic[0].ContentType = "a\x00b" },
+			"a NUL in a host":  func(m *fleet.Minute) { m.Origins[0].Host = "a\x00b" },
+			"origin":           func(m *fleet.Minute) { m.Origins[0].OK = -1 },
+			"too many types":   func(m *fleet.Minute) { m.Traffic = make([]fleet.Traffic, 65) },
+			"outcome negative": func(m *fleet.Minute) { m.Traffic[0].Outcomes[0].Requests = -1 },
+		} {
+			del := good()
+			change(&del.Minutes[0])
+			before := requests()
+			got, err := s.Take(t.Context(), guid(0), customer, 1, del, noon)
+			if err != nil || got != seq+2 || requests()-before != 3 {
+				t.Errorf("%s: seq %d (%v), %d requests; want %d and those of the good minute, 3", name, got, err, requests()-before, seq+2)
+			}
+			var state string
+			if err := d.QueryRowContext(t.Context(), `SELECT state FROM nodes WHERE node_id = $1`, guid(0)).Scan(&state); err != nil || !strings.Contains(state, fmt.Sprintf(`"running":%d`, seq+2)) {
+				t.Errorf("%s: the state is %s (%v)", name, state, err)
+			}
+			seq += 2
+		}
+	})
 }
 
 func TestTrimKeepsWhatIsKept(t *testing.T) {
@@ -314,7 +342,7 @@ func TestMetricsHaveAzureMonitorsShape(t *testing.T) {
 		if _, err := s.Take(t.Context(), guid(0), customer, 1, &fleet.Delivery{Instance: "i", Sent: noon, Minutes: []fleet.Minute{minuteOf(1, noon, 600)}}, noon); err != nil {
 			t.Fatal(err)
 		}
-		q := telemetry.MetricsQuery{Resource: "/x", Names: []string{"egressbps", "hitRatio", "HITS"}, From: noon, To: noon.Add(2 * time.Minute), Interval: time.Minute, Split: []string{guid(0)}, Now: now, Aggregations: []string{"Average", "Total"}}
+		q := telemetry.MetricsQuery{Resource: "/x", Names: []string{"egressbps", "hitRatio", "HITS"}, From: noon, To: noon.Add(2 * time.Minute), Interval: time.Minute, Split: true, Nodes: []string{guid(0)}, Now: now, Aggregations: []string{"Average", "Total"}}
 		r, err := s.Metrics(t.Context(), q)
 		if err != nil {
 			t.Fatal(err)
@@ -331,6 +359,41 @@ func TestMetricsHaveAzureMonitorsShape(t *testing.T) {
 			if !strings.Contains(string(b), want) {
 				t.Errorf("%s is not in\n%s", want, b)
 			}
+		}
+		// Extremes are of minutes, however coarse the span; FULL is one span; a
+		// series each of no node is no series.
+		if _, err := s.Take(t.Context(), guid(0), customer, 1, &fleet.Delivery{Instance: "i", Sent: noon.Add(16 * time.Minute), Minutes: []fleet.Minute{minuteOf(2, noon.Add(2*time.Minute), 60), minuteOf(3, noon.Add(15*time.Minute), 6)}}, noon.Add(16*time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		q = telemetry.MetricsQuery{Names: []string{"egressbps", "misses"}, From: noon, To: noon.Add(30 * time.Minute), Interval: 15 * time.Minute, Filter: telemetry.Filter{Customers: []string{customer}},
+			Now: now, Aggregations: []string{"average", "minimum", "maximum", "total"}}
+		for name, tt := range map[string]struct {
+			interval time.Duration
+			text     string
+			want     []string // of each datum of egressbps: average minimum maximum
+			misses   []string // total minimum maximum
+		}{
+			"a quarter": {15 * time.Minute, "PT15M", []string{"651.2 888 8880", "5.92 88.8 88.8"}, []string{"1320 120 1200", "12 12 12"}},
+			"full":      {0, "FULL", []string{"328.56 88.8 8880"}, []string{"1332 12 1200"}},
+		} {
+			q.Interval = tt.interval
+			r, err := s.Metrics(t.Context(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got, misses []string
+			for i, d := range r.Value[0].Timeseries[0].Data {
+				got = append(got, fmt.Sprintf("%.5g %.5g %.5g", *d.Average, *d.Minimum, *d.Maximum))
+				m := r.Value[1].Timeseries[0].Data[i]
+				misses = append(misses, fmt.Sprintf("%.5g %.5g %.5g", *m.Total, *m.Minimum, *m.Maximum))
+			}
+			if r.Interval != tt.text || !slices.Equal(got, tt.want) || !slices.Equal(misses, tt.misses) {
+				t.Errorf("%s: %s of %q and %q, want %q and %q", name, r.Interval, got, misses, tt.want, tt.misses)
+			}
+		}
+		q.Split = true
+		if r, err := s.Metrics(t.Context(), q); err != nil || len(r.Value) != 2 || len(r.Value[0].Timeseries) != 0 {
+			t.Errorf("a series each of no node: %+v, %v", r, err)
 		}
 		if _, err := s.Metrics(t.Context(), telemetry.MetricsQuery{Names: []string{"cpu"}, From: noon, To: now, Interval: time.Minute, Now: now}); !errors.Is(err, telemetry.ErrInvalid) || !strings.Contains(err.Error(), "hitRatio") {
 			t.Errorf("an unknown name: got %v, want one that lists those there are", err)

@@ -39,9 +39,9 @@ func (s *Service) writeAll(ctx context.Context, ts []*take) error {
 	// Rows are touched in one order by all replicas, so that none waits for
 	// another that waits for it.
 	slices.SortStableFunc(ts, func(a, b *take) int { return strings.Compare(a.node, b.node) })
-	var taken, repeated int
+	var taken, repeated, passed int
 	err := s.o.DB.TxLocked(ctx, func(tx *sql.Tx) error {
-		taken, repeated = 0, 0
+		taken, repeated, passed = 0, 0, 0
 		sums := newSums()
 		before, err := s.nodes(ctx, tx, ts)
 		if err != nil {
@@ -62,6 +62,11 @@ func (s *Service) writeAll(ctx context.Context, ts []*take) error {
 					continue
 				}
 				n.seq = m.Seq
+				if err := checkMinute(fmt.Sprintf("minutes[%d]", i), m); err != nil {
+					passed++
+					s.log.WarnContext(ctx, "minute of a node passed over", "node", t.node, "seq", m.Seq, "err", err)
+					continue
+				}
 				taken++
 				s.add(sums, t, m)
 			}
@@ -86,6 +91,7 @@ func (s *Service) writeAll(ctx context.Context, ts []*take) error {
 	}
 	s.taken.Add(float64(taken))
 	s.repeated.Add(float64(repeated))
+	s.passed.Add(float64(passed))
 	return nil
 }
 
@@ -428,23 +434,40 @@ func (s *Service) Trim(ctx context.Context, now time.Time) error {
 		{"origins", "bucket < $1", []any{old(s.o.Quarters)}},
 		{"instances", "last < $1", []any{db.Micros(now.Add(-s.o.Quarters))}},
 	} {
-		for {
-			// ctid and rowid name rows; the engines differ only in the word.
-			row := "rowid"
-			if s.o.DB.Engine() == db.PostgreSQL {
-				row = "ctid"
-			}
-			res, err := s.o.DB.ExecContext(ctx, fmt.Sprintf(`DELETE FROM %s WHERE %s IN (SELECT %s FROM %s WHERE %s LIMIT %d)`, t.table, row, row, t.table, t.where, trimRows), t.args...)
-			if err != nil {
-				return fmt.Errorf("trimming %s: %w", t.table, err)
-			}
-			if n, err := res.RowsAffected(); err != nil || n < trimRows {
-				if err != nil {
-					return err
-				}
-				break
-			}
+		if err := s.remove(ctx, t.table, t.where, t.args...); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// Forget removes all that nodes of a customer ever reported, or of all customers
+// of a group. id is its lower-case ARM id.
+func (s *Service) Forget(ctx context.Context, id string) error {
+	for _, table := range []string{"usage", "usage_total", "outcomes", "origins"} {
+		// '0' follows '/'.
+		if err := s.remove(ctx, table, "(customer = $1 OR customer >= $2 AND customer < $3)", id, id+"/", id+"0"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove removes rows, some at a time.
+func (s *Service) remove(ctx context.Context, table, where string, args ...any) error {
+	// ctid and rowid name rows; the engines differ only in the word.
+	row := "rowid"
+	if s.o.DB.Engine() == db.PostgreSQL {
+		row = "ctid"
+	}
+	statement := fmt.Sprintf(`DELETE FROM %s WHERE %s IN (SELECT %s FROM %s WHERE %s LIMIT %d)`, table, row, row, table, where, trimRows)
+	for {
+		res, err := s.o.DB.ExecContext(ctx, statement, args...)
+		if err != nil {
+			return fmt.Errorf("removing from %s: %w", table, err)
+		}
+		if n, err := res.RowsAffected(); err != nil || n < trimRows {
+			return err
+		}
+	}
 }
