@@ -3,7 +3,6 @@ package strictyaml_test
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -15,10 +14,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
+	"larder/internal/lardertest/golden"
 	"larder/internal/strictyaml"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files in testdata")
 
 // verbs is a union as a caller writes one: "any" or a list.
 type verbs []string
@@ -139,19 +137,7 @@ func TestMistakes(t *testing.T) {
 			if !errors.As(err, &m) {
 				t.Fatalf("error is %v, want Mistakes", err)
 			}
-			golden := strings.TrimSuffix(file, ".yaml") + ".txt"
-			if *update {
-				if err := os.WriteFile(golden, []byte(err.Error()+"\n"), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err2 := os.ReadFile(golden)
-			if err2 != nil {
-				t.Fatal(err2)
-			}
-			if diff := cmp.Diff(string(want), err.Error()+"\n"); diff != "" {
-				t.Errorf("mistakes (-want +got):\n%s", diff)
-			}
+			golden.Check(t, strings.TrimSuffix(file, ".yaml")+".txt", err.Error()+"\n")
 		})
 	}
 }

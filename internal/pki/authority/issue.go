@@ -65,7 +65,8 @@ const lineURI = "larder:line:"
 // IssueNode signs an identity for the key of a PKCS#10 request in PEM. The
 // request proves that its sender has the key; nothing else of it gets into the
 // certificate: that is for the node, a GUID, and its line, good for NodeLife,
-// and only to be a TLS client with. Errors are about the request.
+// and only to be a TLS client with. Errors: ErrRootExpired; others are about the
+// request.
 func (a *Authority) IssueNode(csrPEM, node string, line int64, now time.Time) (*Issued, error) {
 	pub, err := readRequest(csrPEM)
 	if err != nil {
@@ -118,7 +119,7 @@ func (a *Authority) sign(t *x509.Certificate, pub crypto.PublicKey, life time.Du
 		t.NotAfter = ca.cert.NotAfter
 	}
 	if !now.Before(t.NotAfter) {
-		return nil, fmt.Errorf("the root expired at %s: let another one sign", ca.cert.NotAfter.Format(time.RFC3339))
+		return nil, fmt.Errorf("%w, at %s: let another one sign", ErrRootExpired, ca.cert.NotAfter.Format(time.RFC3339))
 	}
 	t.KeyUsage = x509.KeyUsageDigitalSignature
 	t.BasicConstraintsValid = true

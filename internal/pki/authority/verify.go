@@ -18,6 +18,8 @@ var (
 	ErrNotANode = errors.New("not the identity of a node")
 	// ErrTooOld: it expired so long ago that a person must approve its renewal.
 	ErrTooOld = errors.New("identity expired too long ago")
+	// ErrRootExpired: the root that should sign is no longer good.
+	ErrRootExpired = errors.New("the root has expired")
 )
 
 // RenewLimit is how long after its end an identity is renewed without a

@@ -280,6 +280,20 @@ func (c *Cert) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 // leads here (RFC 8737, section 3).
 const acmeTLS = "acme-tls/1"
 
+// CipherSuites are those of TLS 1.2 that nothing is known against: forward
+// secrecy and authenticated encryption (RFC 9325, section 4.2). TLS 1.3 has no
+// others.
+func CipherSuites() []uint16 {
+	return []uint16{
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+		tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+		tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+		tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+	}
+}
+
 // TLSConfig is the configuration of a listener for download clients. It
 // follows the certificate by itself and need never be changed. Handshakes of
 // RFC 8737 for which challenge has a certificate get that one; nil: none has.
@@ -305,17 +319,10 @@ func (c *Cert) TLSConfig(challenge func(serverName string) (*tls.Certificate, bo
 				NextProtos:     []string{acmeTLS},
 			}, nil
 		},
-		GetCertificate: c.GetCertificate, // and Certificates stays empty: it would win for clients without SNI
-		MinVersion:     tls.VersionTLS12,
-		NextProtos:     []string{"http/1.1"},
-		CipherSuites: []uint16{
-			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-			tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-			tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-			tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-			tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-		},
+		GetCertificate:              c.GetCertificate, // and Certificates stays empty: it would win for clients without SNI
+		MinVersion:                  tls.VersionTLS12,
+		NextProtos:                  []string{"http/1.1"},
+		CipherSuites:                CipherSuites(),
 		DynamicRecordSizingDisabled: true, // bulk: full records from the first byte
 	}
 }

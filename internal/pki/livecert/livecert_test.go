@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -217,9 +218,27 @@ func TestAbsolutePaths(t *testing.T) {
 }
 
 // logged opens dir with a log and returns it with what was logged.
-func logged(t *testing.T, dir string) (*Cert, *bytes.Buffer) {
+// A text is written by one goroutine while another reads it.
+type text struct {
+	mu sync.Mutex
+	b  bytes.Buffer // guarded by mu
+}
+
+func (x *text) Write(p []byte) (int, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.b.Write(p)
+}
+
+func (x *text) String() string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.b.String()
+}
+
+func logged(t *testing.T, dir string) (*Cert, *text) {
 	t.Helper()
-	var log bytes.Buffer
+	var log text
 	c, err := Open(dir, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -24,8 +23,6 @@ import (
 
 	"larder/internal/lardertest"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files in testdata")
 
 // No visit, look-up or connection outlives Run.
 func TestMain(m *testing.M) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"larder/internal/lardertest"
+	"larder/internal/lardertest/golden"
 )
 
 // report is all that is said, with what differs from run to run replaced.
@@ -33,27 +34,6 @@ func report(checks []Check, replace ...string) string {
 	return regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d UTC`).ReplaceAllString(text, "MOMENT")
 }
 
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name+".golden")
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != strings.ReplaceAll(string(want), "\r\n", "\n") {
-		t.Errorf("the report is not that of %s:\n%s", file, got)
-	}
-}
-
 func TestReportBeforeAnything(t *testing.T) {
 	t.Parallel()
 	addr, number := freePort(t)
@@ -63,7 +43,7 @@ func TestReportBeforeAnything(t *testing.T) {
 		machine:  here("127.0.0.2", "fe80::1"),
 	})
 	checks := Run(t.Context(), o)
-	golden(t, "before", report(checks, addr, "127.0.0.1:PORT", fmt.Sprint(number), "PORT", o.Dir, "DIR"))
+	golden.Check(t, "testdata/before.golden", report(checks, addr, "127.0.0.1:PORT", fmt.Sprint(number), "PORT", o.Dir, "DIR"))
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
 	for late := time.After(10 * time.Second); ; { // see freePort
@@ -103,7 +83,7 @@ func TestReportAllIsWell(t *testing.T) {
 	}
 	checks := Run(t.Context(), o)
 	u, _ := o.Proxy(nil)
-	golden(t, "well", report(checks, addr, "127.0.0.1:PORT", fmt.Sprint(number), "PORT", o.Dir, "DIR", u.Host, "PROXY"))
+	golden.Check(t, "testdata/well.golden", report(checks, addr, "127.0.0.1:PORT", fmt.Sprint(number), "PORT", o.Dir, "DIR", u.Host, "PROXY"))
 	for _, c := range checks {
 		if c.Result != OK {
 			t.Errorf("%s: %s", c.Title, c.Result)
@@ -129,7 +109,7 @@ func TestReportNothingIsWell(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(o.Dir, "logs"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "ill", report(Run(t.Context(), o), addr, "127.0.0.1:PORT", fmt.Sprint(number), "PORT", o.Dir, "DIR", "belongs to "+currentAccount(), "belongs to ME"))
+	golden.Check(t, "testdata/ill.golden", report(Run(t.Context(), o), addr, "127.0.0.1:PORT", fmt.Sprint(number), "PORT", o.Dir, "DIR", "belongs to "+currentAccount(), "belongs to ME"))
 }
 
 func TestReportAsJSON(t *testing.T) {

@@ -11,24 +11,20 @@ import (
 	"encoding/asn1"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"math/big"
 	"net"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"larder/internal/lardertest/golden"
 	"larder/internal/pki/ed448"
 	"larder/internal/pki/keys"
 )
-
-var update = flag.Bool("update", false, "write testdata/findings.txt anew")
 
 // row is one certificate with what it is held against. want is what must be
 // found beside what the golden file has: "severity check", the worst first.
@@ -63,30 +59,7 @@ func TestFindings(t *testing.T) {
 			t.Errorf("%s: the second look finds something else", r.name)
 		}
 	}
-	golden := filepath.Join("testdata", "findings.txt")
-	if *update {
-		if err := os.WriteFile(golden, []byte(text.String()), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, want := strings.Split(text.String(), "\n"), strings.Split(strings.ReplaceAll(string(want), "\r\n", "\n"), "\n"); !slices.Equal(got, want) {
-		for i := range max(len(got), len(want)) {
-			g, w := "", ""
-			if i < len(got) {
-				g = got[i]
-			}
-			if i < len(want) {
-				w = want[i]
-			}
-			if g != w {
-				t.Fatalf("%s, line %d (go test -update writes it anew):\ngot  %s\nwant %s", golden, i+1, g, w)
-			}
-		}
-	}
+	golden.Check(t, "testdata/findings.txt", text.String())
 	for _, c := range []string{CheckCA, CheckChain, CheckCritical, CheckEd448, CheckExtendedKeyUsage, CheckKey, CheckKeyKind, CheckKeySize, CheckKeyUsage, CheckLifetime,
 		CheckNameConstraints, CheckNames, CheckPathLength, CheckRenewal, CheckRoot, CheckSelfSigned, CheckSignature, CheckUnused, CheckValidity, CheckWildcard} {
 		if !checks[c] {
