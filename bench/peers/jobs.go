@@ -138,11 +138,16 @@ func (s *subject) runHot(ctx context.Context, j job, o *origin.Server, cert *cer
 	defer stop()
 	peak := memoryPeak(sampling, s.peer)
 	var before time.Duration
+	profiled := func() error { return nil }
 	figures, err := load.Hot{Target: t, Pieces: p, Conns: hotConns, Duration: duration, Begin: func() (err error) {
+		if l, ok := s.peer.(*larder); ok {
+			profiled = l.profile(ctx, j.name, duration)
+		}
 		before, err = cpuTime(s.peer)
 		return err
 	}}.Run(ctx)
 	after, cpuErr := cpuTime(s.peer)
+	err = errors.Join(err, profiled())
 	stop()
 	memory := peak()
 	s.Memory = max(s.Memory, memory)

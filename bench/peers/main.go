@@ -2,6 +2,7 @@
 //
 //	go run ./bench/peers                 # all that is installed, three rounds
 //	go run ./bench/peers -short          # larder and nginx, one second per job: are the answers right
+//	go run ./bench/peers -peers larder,before -before OLD -profile DIR   # what a change brought, and where the time goes
 //
 // What counts is the processor time of the server's processes per request,
 // read from /proc: it says the same on a busy machine as on an idle one. The
@@ -32,6 +33,8 @@ type settings struct {
 	peers    []string
 	jobs     []string
 	binary   string
+	before   string
+	profiles string
 	rate     int64
 	delay    time.Duration
 	json     string
@@ -43,9 +46,11 @@ func main() {
 	var s settings
 	flag.IntVar(&s.rounds, "rounds", 3, "rounds; the table shows their median")
 	flag.DurationVar(&s.duration, "time", 3*time.Second, "length of each hot job")
-	peers := flag.String("peers", "larder,larder-1,nginx,varnish,squid,ats,ats-slice", "who is measured, in order; larder-N runs with GOMAXPROCS=N")
+	peers := flag.String("peers", "larder,larder-1,nginx,varnish,squid,ats,ats-slice", "who is measured, in order; larder-N runs with GOMAXPROCS=N, larder-standard by the origin's Cache-Control, before (-N, -standard) is the binary of -before")
 	jobs := flag.String("jobs", "4k-http,4k-tls,1m-http,1m-tls,stampede", "what is measured")
 	flag.StringVar(&s.binary, "larder", "", "larder's binary (default: build ./cmd/larder)")
+	flag.StringVar(&s.before, "before", "", "an older binary of larder, for the peers \"before\"")
+	flag.StringVar(&s.profiles, "profile", "", "write a processor profile of larder's hot jobs into this directory (costs a little)")
 	flag.Int64Var(&s.rate, "rate", 50_000_000, "bytes per second of the origin in the stampede")
 	flag.DurationVar(&s.delay, "delay", 20*time.Millisecond, "the origin's delay in the stampede")
 	flag.StringVar(&s.json, "json", "", "write all figures to this file")
@@ -84,6 +89,19 @@ func run(ctx context.Context, s settings) (err error) {
 	if err := os.Chmod(s.dir, 0o755); err != nil { // peers that give up root must get in
 		return err
 	}
+	for _, file := range []*string{&s.before, &s.profiles} {
+		if *file == "" {
+			continue
+		}
+		if *file, err = filepath.Abs(*file); err != nil {
+			return err
+		}
+	}
+	if s.profiles != "" {
+		if err := os.MkdirAll(s.profiles, 0o755); err != nil {
+			return err
+		}
+	}
 	up, err := origin.Start(origin.Config{Rate: s.rate, Delay: s.delay})
 	if err != nil {
 		return err
@@ -118,7 +136,7 @@ func run(ctx context.Context, s settings) (err error) {
 }
 
 // newPeer makes the peer of a name on the command line.
-func newPeer(name, binary string) (Peer, error) {
+func newPeer(name string, s settings) (Peer, error) {
 	switch name {
 	case "nginx":
 		return &nginx{process{name: "nginx"}}, nil
@@ -130,14 +148,14 @@ func newPeer(name, binary string) (Peer, error) {
 		return newTrafficServer(false), nil
 	case "ats-slice":
 		return newTrafficServer(true), nil
-	case "larder":
-		return newLarder(binary, 0), nil
 	}
-	var procs int
-	if _, err := fmt.Sscanf(name, "larder-%d", &procs); err == nil && procs > 0 {
-		return newLarder(binary, procs), nil
+	if l := newLarder(name, s); l != nil {
+		if l.binary == "" {
+			return nil, fmt.Errorf("-peers %q: expected the older binary, too: -before FILE", name)
+		}
+		return l, nil
 	}
-	return nil, fmt.Errorf("-peers %q: expected larder, larder-N, nginx, varnish, squid, ats or ats-slice", name)
+	return nil, fmt.Errorf("-peers %q: expected larder, larder-N, larder-standard, before, nginx, varnish, squid, ats or ats-slice", name)
 }
 
 // start starts and warms the peers. One that cannot is left out with a word, but for larder, without which there is no comparison.
@@ -152,7 +170,7 @@ func start(ctx context.Context, s settings, up *origin.Server, cert *certificate
 			}
 			s.binary = binary
 		}
-		peer, err := newPeer(name, s.binary)
+		peer, err := newPeer(name, s)
 		if err != nil {
 			return subjects, err
 		}

@@ -88,13 +88,15 @@ func TestTables(t *testing.T) {
 
 func TestNewPeer(t *testing.T) {
 	t.Parallel()
-	for name, want := range map[string]string{"larder": "larder", "larder-2": "larder, 2 proc", "nginx": "nginx", "ats-slice": "Traffic Server, slice"} {
-		p, err := newPeer(name, "")
+	for name, want := range map[string]string{"larder": "larder", "larder-2": "larder, 2 proc", "nginx": "nginx", "ats-slice": "Traffic Server, slice", "before-1-standard": "before, 1 proc, standard"} {
+		p, err := newPeer(name, settings{binary: "new", before: "old"})
 		if err != nil || p.Name() != want {
 			t.Errorf("%s: %v, error %v; expected %q", name, p, err, want)
 		}
 	}
-	if _, err := newPeer("apache", ""); err == nil {
-		t.Error("an unknown peer was accepted")
+	for _, name := range []string{"apache", "larder-x", "before"} {
+		if _, err := newPeer(name, settings{binary: "new"}); err == nil {
+			t.Errorf("the peer %q was accepted", name)
+		}
 	}
 }
