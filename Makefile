@@ -15,7 +15,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 BUILDVCS := $(shell git rev-parse --verify -q HEAD >/dev/null 2>&1 && echo auto || echo false)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test race vet cross-vet fmt-check tidy-check staticcheck govulncheck fuzz packages bench bench-install bench-index bench-fleet ci
+.PHONY: help run build test race vet cross-vet fmt-check tidy-check staticcheck govulncheck fuzz soak crowd scale packages bench bench-install bench-index bench-fleet bench-hitratio ci
 
 help: ## what can be asked of this Makefile
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -58,6 +58,15 @@ govulncheck: ## known vulnerabilities; a database out of reach is said, not fail
 fuzz: ## every fuzz target for FUZZTIME (20s)
 	@GO="$(GO)" .ci/fuzz $(FUZZTIME)
 
+soak: ## an hour of mixed load, faults, kills and restarts, every byte compared (LARDER_SOAK sets the time)
+	LARDER_SOAK=$${LARDER_SOAK:-1h} $(GO) test -count=1 -timeout 24h -run TestSoak -v ./cmd/larder/crash
+
+crowd: ## memory under 10,000 idle and 2,000 active connections, plain and TLS
+	LARDER_CROWD=1 $(GO) test -count=1 -timeout 30m -run TestMemoryUnderACrowd -v ./cmd/larder/hostile
+
+scale: ## 10,000,000 objects in a drive's index: start, look-ups, memory, evictions (10 minutes, 6 GB of disk)
+	LARDER_SCALE=10000000 $(GO) test -count=1 -timeout 60m -run TestScale -v ./internal/node/store
+
 packages: ## deb, rpm and zip of VERSION in dist/
 	packaging/build $(VERSION) dist
 
@@ -72,6 +81,9 @@ bench-fleet: ## what 1,000 and 10,000 reporting nodes cost the control plane on 
 
 bench-index: ## the engines the store's index could have
 	$(GO) run ./bench/index
+
+bench-hitratio: ## what policies of eviction would fetch for a made-up fleet (a minute)
+	$(GO) run ./bench/hitratio
 
 ci: ## everything that guards the tree
 	@.ci/run

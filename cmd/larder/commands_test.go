@@ -1,18 +1,16 @@
 package main
 
 import (
-	"flag"
 	"fmt"
-	"os"
 	"runtime"
 	"strings"
 	"testing"
 
+	"larder/internal/lardertest/golden"
+
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
-
-var update = flag.Bool("update", false, "write docs/operating/commands.md anew")
 
 // describe writes a command, its flags and what is below it as Markdown. A
 // default that this machine decides is left out.
@@ -62,24 +60,5 @@ func TestTheManualHasEveryCommand(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("# Reference of commands\n\nWhat each command says of itself (`larder COMMAND --help`); a test keeps it so. [command-line.md](command-line.md) is the short form.\n\n")
 	describe(&b, rootCommand())
-	got := strings.TrimRight(b.String(), "\n") + "\n"
-	const file = "../../docs/operating/commands.md"
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		ws, gs := strings.Split(string(want), "\n"), strings.Split(got, "\n")
-		for i := range min(len(ws), len(gs)) {
-			if ws[i] != gs[i] {
-				t.Fatalf("%s, line %d: found\n%s\nexpected\n%s\nrun the test with -update", file, i+1, ws[i], gs[i])
-			}
-		}
-		t.Fatalf("%s has %d lines, expected %d; run the test with -update", file, len(ws), len(gs))
-	}
+	golden.Check(t, "../../docs/operating/commands.md", strings.TrimRight(b.String(), "\n")+"\n")
 }

@@ -21,6 +21,7 @@ import (
 	"larder/internal/control/access"
 	"larder/internal/control/config"
 	"larder/internal/control/db"
+	"larder/internal/node/catalog"
 	"larder/internal/strictyaml"
 )
 
@@ -94,8 +95,8 @@ within a day.`,
 		if err != nil {
 			return err
 		}
-		log := slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: cfg.Log.Level}))
-		return runControl(cmd.Context(), cmd.ErrOrStderr(), cfg, control.Options{Log: log, Version: versionText()})
+		log := newLogger(slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: cfg.Log.Level}))
+		return runControl(cmd.Context(), cmd.ErrOrStderr(), cfg, control.Options{Log: log, Version: versionText(), CheckPublishers: catalog.CheckFiles})
 	}
 	return cmd
 }
@@ -114,10 +115,23 @@ func runControl(ctx context.Context, talk io.Writer, cfg *config.Config, o contr
 	if err != nil {
 		return err
 	}
-	if err := sayFirstLink(ctx, talk, c, controlURL(cfg.Names[0], cfg.Listen)); err != nil {
-		return errors.Join(err, c.Close())
-	}
-	return c.Run(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	said := make(chan error, 1)
+	go func() {
+		addr, err := c.WaitServing(ctx) // with port 0 only the system knows where
+		if err == nil {
+			if err = sayFirstLink(ctx, talk, c, controlURL(cfg.Names[0], addr)); err != nil {
+				cancel(err)
+			}
+			said <- err
+			return
+		}
+		said <- nil // Run says why
+	}()
+	err = c.Run(ctx)
+	cancel(nil)
+	return errors.Join(err, <-said)
 }
 
 // sayFirstLink prints the link for the first owner, if there is none.

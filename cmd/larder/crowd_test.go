@@ -29,7 +29,7 @@ func TestStampede(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			l := newLab(t, labOptions{yaml: lardertest.DefaultNodeConfig})
+			l := newLab(t, labOptions{})
 			file := demo.File{Path: "/stampede.bin", Size: 16 * mib}
 			body, err := io.ReadAll(file.Content().Reader())
 			if err != nil {
@@ -100,7 +100,7 @@ func TestReaderWhoLeavesHarmsNobody(t *testing.T) {
 func TestAloneReaderWhoLeavesEndsTheFetch(t *testing.T) {
 	t.Parallel()
 	const size = 64 * mib
-	l := newLab(t, labOptions{yaml: lardertest.DefaultNodeConfig})
+	l := newLab(t, labOptions{})
 	l.origin.Add("/left", size)
 	l.origin.SetRate(8 * mib)
 	q := question{addr: l.HTTP, target: "/left"}
@@ -130,7 +130,7 @@ func TestAloneReaderWhoLeavesEndsTheFetch(t *testing.T) {
 // Whoever waits for an origin that is silent holds up nobody who does not.
 func TestStalledOriginsDoNotHoldUpOthers(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, labOptions{yaml: lardertest.DefaultNodeConfig, plain: true})
+	l := newLab(t, labOptions{plain: true})
 	const stalled = 120
 	ctx := t.Context()
 	for i := range stalled {
@@ -163,7 +163,7 @@ func TestStalledOriginsDoNotHoldUpOthers(t *testing.T) {
 func TestCrowdWhileTheContentChanges(t *testing.T) {
 	t.Parallel()
 	const size, readers = 4*mib + 11, 24
-	l := newLab(t, labOptions{yaml: lardertest.DefaultNodeConfig})
+	l := newLab(t, labOptions{})
 	l.origin.Add("/c", size)
 	l.origin.SetRate(16 * mib)
 	replies := make(chan *reply, readers)

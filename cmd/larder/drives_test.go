@@ -149,7 +149,7 @@ func tmpfsLab(t *testing.T, megabytes int, budget string) *lab {
 	prepare := fmt.Sprintf("mount -t tmpfs -o size=%dm none \"%s/drive\"", megabytes, dir)
 	return newLab(t, labOptions{
 		dir: dir, binary: wrapped(t, dir, prepare), plain: true,
-		yaml: strings.Replace(labConfig, "size: 1GB", "size: "+budget, 1),
+		yaml: strings.Replace(lardertest.DefaultNodeConfig, "size: 1GB", "size: "+budget, 1),
 	})
 }
 

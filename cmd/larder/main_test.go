@@ -42,9 +42,10 @@ freshness: immutable
 origin: {scheme: http, address: "$ORIGIN"}
 `
 
-// labConfig is lardertest.DefaultNodeConfig with a short patience, so that
-// tests of silence are short, too.
-const labConfig = lardertest.DefaultNodeConfig + "\nupstream: {silence_timeout: 2s}\n"
+// hastyConfig is lardertest.DefaultNodeConfig with a short patience, so that
+// tests of silence are short, too. An origin that is starved of processor time
+// is silent as well, so it is for no other tests.
+const hastyConfig = lardertest.DefaultNodeConfig + "\nupstream: {silence_timeout: 2s}\n"
 
 // A lab is a node of the real binary between clients and an origin that does
 // what a test asks for.
@@ -55,7 +56,7 @@ type lab struct {
 }
 
 type labOptions struct {
-	yaml      string // default labConfig
+	yaml      string // default lardertest.DefaultNodeConfig
 	publisher string // default labPublisher; $ORIGIN, $TLSORIGIN and $CA are replaced
 	files     map[string]string
 	dir       string
@@ -71,7 +72,7 @@ func newLab(t *testing.T, o labOptions) *lab {
 		l.origin = lardertest.NewOrigin(t, cdnHost, "*."+cdnHost)
 	}
 	if o.yaml == "" {
-		o.yaml = labConfig
+		o.yaml = lardertest.DefaultNodeConfig
 	}
 	if o.publisher == "" {
 		o.publisher = labPublisher

@@ -87,7 +87,7 @@ SIGHUP reads the catalogue, the certificate and the access log's file again.`,
 }
 
 func newLog(w io.Writer, cfg *config.Config) *slog.Logger {
-	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: cfg.Log.Level}))
+	return newLogger(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: cfg.Log.Level}))
 }
 
 // runNode opens and runs a node, and reloads it on SIGHUP.

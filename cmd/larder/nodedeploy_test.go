@@ -2,15 +2,22 @@ package main
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/spf13/cobra"
+
+	"larder/internal/node"
 	"larder/internal/node/config"
+	"larder/internal/pki/authority"
 	"larder/internal/sys/firewall"
 	"larder/internal/sys/ports"
 	"larder/internal/sys/winservice"
@@ -298,6 +305,8 @@ func TestEnrolmentWordsWithMistakes(t *testing.T) {
 		{[]string{"customerkey=hunter2", "drivepathandsizeingb=/srv/cache"}, "drivepathandsizeingb: "},
 		{[]string{"customerkey=hunter2", "shoulduseproxy=true"}, "proxyurl: "},
 		{[]string{"customerkey=hunter2", "shoulduseproxy=perhaps"}, "shoulduseproxy: "},
+		{[]string{"customerkey=hunter2", "proxyurl=http://proxy:3128", "proxytlscertificatepath=/there/is/none.pem"}, "proxytlscertificatepath: "},
+		{[]string{"customerkey=hunter2", "proxyurl=http://proxy:3128", "proxytlscertificatepath=nodedeploy_test.go"}, "proxytlscertificatepath: found no certificate"},
 		{[]string{"customerkye=hunter2"}, "customerkye"},
 		{[]string{"hunter2"}, "key=value"},
 	} {
@@ -311,6 +320,45 @@ func TestEnrolmentWordsWithMistakes(t *testing.T) {
 		if !errors.As(err, &e) || e.code != exitUsage || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%q: got %v, want a mistake that names %s", tt.args, err, tt.want)
 		}
+	}
+}
+
+// The root of a proxy lies where the service may read it, and the first
+// configuration names it there.
+func TestTheProxysRootIsKept(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	ca := filepath.Join(dir, "given.pem")
+	root, err := authority.Create("a proxy", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := nodeDeployCommand()
+	cmd.SetOut(io.Discard)
+	words := enrolmentFlags(&cobra.Command{})
+	if err := words.read([]string{"controlurl=https://c:8440", "controlfingerprint=sha256:" + strings.Repeat("ab", 32), "customerid=1", "cachenodeid=2", "customerkey=x", "registrationkey=y",
+		"drivepathandsizeingb=" + filepath.Join(dir, "drive") + ",100", "shoulduseproxy=true", "proxyurl=http://proxy.example:3128", `proxytlscertificatepath="` + ca + `"`}); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "etc", "node.yaml")
+	if err := words.firstConfig(cmd, file, false); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := loadConfig(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Upstream.ProxyCA != filepath.Join(dir, "etc", "proxy-ca.pem") || cfg.Upstream.Proxy.String() != "http://proxy.example:3128" {
+		t.Errorf("got %+v", cfg.Upstream)
+	}
+	if roots, err := node.ProxyRoots(cfg); err != nil || roots == nil {
+		t.Errorf("its roots: %v, %v", roots, err)
+	}
+	if u := words.proxyFor(cfg)("control.example"); u == nil || u.Host != "proxy.example:3128" {
+		t.Errorf("the control plane is asked through %v", u)
 	}
 }
 

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,6 +17,7 @@ import (
 	"larder/internal/node"
 	"larder/internal/node/config"
 	"larder/internal/node/link"
+	"larder/internal/node/origin"
 	"larder/internal/sys/durable"
 )
 
@@ -33,7 +36,7 @@ var enrolmentNames = []struct{ name, does string }{
 	{"drivepathandsizeingb", `drives as "PATH,GB[,PATH,GB…]", for a first configuration`},
 	{"shoulduseproxy", "true or false"},
 	{"proxyurl", "http://host:port of a proxy, for a first configuration"},
-	{"proxytlscertificatepath", "a PEM file with the root of a proxy that opens TLS"},
+	{"proxytlscertificatepath", "a PEM file with the root of a proxy that opens TLS, for a first configuration"},
 	{"rebootbypass", "taken and ignored: nothing here needs a reboot"},
 }
 
@@ -78,7 +81,8 @@ func (w enrolmentWords) read(args []string) error {
 	}
 	// All of it before anything is written.
 	_, err := w.drives()
-	if err := errors.Join(w.enrolment().Check(), err); err != nil {
+	_, caErr := w.proxyCA()
+	if err := errors.Join(w.enrolment().Check(), err, caErr); err != nil {
 		return usagef("%w", err)
 	}
 	return nil
@@ -135,7 +139,7 @@ func yamlQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") 
 
 // firstConfigText is the configuration of a node of which only the words are
 // known.
-func (w enrolmentWords) firstConfigText() (string, error) {
+func (w enrolmentWords) firstConfigText(file string) (string, error) {
 	drives, err := w.drives()
 	if err != nil {
 		return "", err
@@ -148,6 +152,9 @@ func (w enrolmentWords) firstConfigText() (string, error) {
 	b.WriteString(strings.Join(drives, ""))
 	if p := *w["proxyurl"]; p != "" {
 		fmt.Fprintf(&b, "upstream:\n  proxy: %s\n", yamlQuote(p))
+		if *w["proxytlscertificatepath"] != "" {
+			fmt.Fprintf(&b, "  proxy_ca: %s\n", yamlQuote(proxyCAFile(file)))
+		}
 	}
 	if u := *w["controlurl"]; u != "" {
 		fmt.Fprintf(&b, "control: {url: %s}\n", yamlQuote(u))
@@ -155,12 +162,36 @@ func (w enrolmentWords) firstConfigText() (string, error) {
 	return b.String(), nil
 }
 
+// proxyCAFile is where the roots of a proxy lie: beside the configuration file,
+// as the service may not be let to where they were given.
+func proxyCAFile(config string) string { return filepath.Join(filepath.Dir(config), "proxy-ca.pem") }
+
+// proxyCA reads the roots of a proxy that opens TLS, nil if there are none.
+func (w enrolmentWords) proxyCA() ([]byte, error) {
+	file := *w["proxytlscertificatepath"]
+	if file == "" || *w["proxyurl"] == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, usagef("proxytlscertificatepath: %w", err)
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(b) {
+		return nil, usagef("proxytlscertificatepath: found no certificate in %s, expected PEM", file)
+	}
+	return b, nil
+}
+
 // firstConfig writes a configuration if there is none.
 func (w enrolmentWords) firstConfig(cmd *cobra.Command, file string, dry bool) error {
 	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) || !w.wanted() {
 		return nil
 	}
-	text, err := w.firstConfigText()
+	text, err := w.firstConfigText(file)
+	if err != nil {
+		return err
+	}
+	ca, err := w.proxyCA()
 	if err != nil {
 		return err
 	}
@@ -170,6 +201,11 @@ func (w enrolmentWords) firstConfig(cmd *cobra.Command, file string, dry bool) e
 	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
+	}
+	if ca != nil {
+		if err := durable.WriteFile(proxyCAFile(file), ca, 0o644); err != nil {
+			return err
+		}
 	}
 	if err := durable.WriteFile(file, []byte(text), 0o644); err != nil {
 		return err
@@ -181,7 +217,7 @@ func (w enrolmentWords) firstConfig(cmd *cobra.Command, file string, dry bool) e
 // loadConfig reads the configuration, or with dry the one that would be written.
 func (w enrolmentWords) loadConfig(file string, dry bool) (*config.Config, error) {
 	if _, err := os.Stat(file); dry && w.wanted() && errors.Is(err, fs.ErrNotExist) {
-		text, err := w.firstConfigText()
+		text, err := w.firstConfigText(file)
 		if err != nil {
 			return nil, err
 		}
@@ -196,6 +232,7 @@ func (w enrolmentWords) enrol(cmd *cobra.Command, cfg *config.Config, dry bool) 
 		return nil
 	}
 	e := w.enrolment()
+	e.Proxy = w.proxyFor(cfg)
 	dir := node.LinkDir(cfg.State)
 	if dry {
 		fmt.Fprintf(cmd.OutOrStdout(), "would: register as node %s at %s\n", e.CacheNodeID, e.URL)
@@ -211,6 +248,23 @@ func (w enrolmentWords) enrol(cmd *cobra.Command, cfg *config.Config, dry bool) 
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "done:  registered as node %s at %s; the identity is good until %s and renews itself\n", done.CacheNodeID, e.URL, done.NotAfter.UTC().Format("2006-01-02"))
 	return nil
+}
+
+// proxyFor is the proxy that the control plane is asked through where it cannot
+// be reached directly: the command's, or the configuration's.
+func (w enrolmentWords) proxyFor(cfg *config.Config) func(host string) *url.URL {
+	u := cfg.Upstream.Proxy.URL()
+	var p config.Proxy
+	if text := *w["proxyurl"]; text != "" && p.UnmarshalText([]byte(text)) == nil {
+		u = p.URL()
+	}
+	_, noProxy, err := origin.ProxyFromEnvironment(os.Getenv)
+	return func(host string) *url.URL {
+		if err == nil && noProxy != nil && noProxy(host) {
+			return nil
+		}
+		return u
+	}
 }
 
 func nodeRegisterCommand() *cobra.Command {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
+	"log/slog"
 	"strings"
 	"text/tabwriter"
 
@@ -110,4 +112,13 @@ func bar(part, whole int64) string {
 	}
 	n := int(10 * min(part, whole) / whole)
 	return strings.Repeat("#", n) + strings.Repeat(".", 10-n)
+}
+
+// newLogger makes the log of a program that runs on. What libraries say past it
+// (net/http of an origin that talks out of turn) goes to it too, for those who
+// look for trouble.
+func newLogger(h slog.Handler) *slog.Logger {
+	log.SetFlags(0)
+	log.SetOutput(slog.NewLogLogger(h, slog.LevelDebug).Writer())
+	return slog.New(h)
 }

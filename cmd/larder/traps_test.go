@@ -251,7 +251,7 @@ func TestTrapLastPieceBehindTheEnd(t *testing.T) {
 func TestTrapLockOutlivesTheClient(t *testing.T) {
 	t.Parallel()
 	const size = 3 * mib
-	l := newLab(t, labOptions{yaml: lardertest.DefaultNodeConfig}) // with the patience that nodes have by default
+	l := newLab(t, labOptions{}) // with the patience that nodes have by default
 	l.origin.Add("/locked", size)
 	// Whoever was first stalls for ever; nobody who comes later may wait for it.
 	l.origin.Set("/locked", lardertest.Behaviour{Stall: true, After: mib / 2}, lardertest.Behaviour{})
@@ -361,7 +361,7 @@ func TestTrapBodiesInMemory(t *testing.T) {
 	t.Parallel()
 	needTime(t)
 	const size = 192 * mib
-	l := newLab(t, labOptions{yaml: lardertest.DefaultNodeConfig})
+	l := newLab(t, labOptions{})
 	l.origin.Add("/huge", size)
 	for _, when := range []string{"cold", "warm"} {
 		q := question{addr: l.HTTP, target: "/huge"}

@@ -64,7 +64,7 @@ to try it with, and a short burst of simulated clients shows what the cache does
 		if *withDemo {
 			level = slog.LevelWarn
 		}
-		o := node.Options{Version: versionText(), Log: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))}
+		o := node.Options{Version: versionText(), Log: newLogger(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))}
 		return withControl(cmd.Context(), cmd.ErrOrStderr(), dir, *controlAddr, cfg, o, func(ctx context.Context) error {
 			if *withDemo {
 				return runDemo(ctx, cmd.OutOrStdout(), dir, cfg, o)
@@ -93,7 +93,7 @@ func withControl(ctx context.Context, talk io.Writer, dir, listen string, cfg *c
 	if err := ccfg.Validate(); err != nil {
 		return &exitError{exitUsage, fmt.Errorf("--control: %w", err)}
 	}
-	c, err := control.Open(ctx, ccfg, control.Options{Log: o.Log, Version: o.Version})
+	c, err := control.Open(ctx, ccfg, control.Options{Log: o.Log, Version: o.Version, CheckPublishers: catalog.CheckFiles})
 	if err != nil {
 		return fmt.Errorf("control plane: %w", err)
 	}
@@ -180,7 +180,7 @@ func upConfig(dir, httpAddr, httpsAddr, adminAddr string) (*config.Config, error
 	if err != nil {
 		return nil, err
 	}
-	cfg.Listen = config.Listen{HTTP: []string{httpAddr}, HTTPS: []string{httpsAddr}, Admin: adminAddr}
+	cfg.Listen.HTTP, cfg.Listen.HTTPS, cfg.Listen.Admin = []string{httpAddr}, []string{httpsAddr}, adminAddr
 	if err := cfg.Validate(); err != nil {
 		return nil, &exitError{exitUsage, fmt.Errorf("--http, --https or --admin: %w", err)}
 	}
@@ -276,6 +276,7 @@ func showBurst(ctx context.Context, out io.Writer, n *node.Node, origin *demo.Or
 	if res.Wrong > 0 {
 		return fmt.Errorf("%d bytes were not those of the origin", res.Wrong)
 	}
+	origin.Ready() // before anybody is told to ask for it
 	fmt.Fprintf(out, `
 It keeps serving until you press Ctrl-C. Try, in another window:
 

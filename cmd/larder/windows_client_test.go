@@ -21,7 +21,7 @@ const (
 
 // windowsConfig serves the built-in publishers of Windows Update, whose hosts
 // an own file sends to the test's origin.
-var windowsConfig = strings.Replace(labConfig, "builtin: []", "builtin: [windows-update]", 1)
+var windowsConfig = strings.Replace(lardertest.DefaultNodeConfig, "builtin: []", "builtin: [windows-update]", 1)
 
 const windowsPublisher = `
 name: windows-update-here
@@ -179,7 +179,7 @@ func TestWindowsValidationURLs(t *testing.T) {
 		{bin, "swda01-mscdn.manage.microsoft.com", 400001, "https"},
 	}
 	l := newLab(t, labOptions{
-		yaml: strings.Replace(labConfig, "builtin: []", "builtin: [windows-update, intune]", 1),
+		yaml: strings.Replace(lardertest.DefaultNodeConfig, "builtin: []", "builtin: [windows-update, intune]", 1),
 		publisher: `
 publishers:
   - {name: wu-here, hosts: [au.download.windowsupdate.com, download.windowsupdate.com], freshness: immutable, origin: {scheme: http, address: "$ORIGIN"}}

@@ -4,7 +4,6 @@ package certificates_test
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -15,10 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"larder/internal/lardertest/golden"
+
 	"github.com/google/go-cmp/cmp"
 )
-
-var update = flag.Bool("update", false, "write what the golden files should say")
 
 // A bench is a TLS directory with a request and a certificate in use, and all
 // that broken inputs are made of.
@@ -344,7 +343,7 @@ func TestBrokenInputs(t *testing.T) {
 		t.Errorf("%d inputs, want 60 at least", len(brokenInputs))
 	}
 	before := tree(t, b.tls)
-	var golden strings.Builder
+	var report strings.Builder
 	for _, in := range brokenInputs {
 		file, args := in.make(b)
 		began := time.Now()
@@ -354,7 +353,7 @@ func TestBrokenInputs(t *testing.T) {
 		}
 		text := strings.NewReplacer(b.tls, "TLS", b.dir, "DIR").Replace(r.stderr)
 		text = spans.ReplaceAllString(sizes.ReplaceAllString(numbers.ReplaceAllString(dates.ReplaceAllString(text, "DATE"), "ID"), "N bytes"), "SPAN $3")
-		fmt.Fprintf(&golden, "== %s (exit code %d)\n%s", in.name, r.exit, text)
+		fmt.Fprintf(&report, "== %s (exit code %d)\n%s", in.name, r.exit, text)
 		if r.exit == 0 || r.stdout != "" {
 			t.Errorf("%s: %s", in.name, r)
 		}
@@ -365,15 +364,7 @@ func TestBrokenInputs(t *testing.T) {
 			t.Fatalf("%s: changed (-before +after):\n%s", in.name, diff)
 		}
 	}
-	name := filepath.Join("testdata", "broken.golden")
-	if *update {
-		if err := os.WriteFile(name, []byte(golden.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if diff := cmp.Diff(read(t, name), golden.String()); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", name, diff)
-	}
+	golden.Check(t, "testdata/broken.golden", report.String())
 }
 
 // tree is what lies in a TLS directory, but for logs and locks.
