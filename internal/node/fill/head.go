@@ -115,7 +115,8 @@ func (f *Filler) join(key string, resource any, w Want) (h *head, leader bool, o
 	if w.Who == "" && now.Before(f.private[key]) {
 		return nil, false, o, ErrPass
 	}
-	if c := f.live[key]; c != nil && !w.Revalidate {
+	// One that was dropped meanwhile lives on for those who read it only.
+	if c := f.live[key]; c != nil && !w.Revalidate && !c.obj.Doomed() {
 		c.join(resource)
 		return nil, false, Opened{Content: c, Shared: true}, nil
 	}

@@ -220,6 +220,63 @@ func TestForgetAllAsksAgain(t *testing.T) {
 	}
 }
 
+// What is dropped while somebody still reads it (a 304 that takes it from all, an
+// eviction) is nobody else's, neither to read nor to attach to.
+func TestNobodyJoinsWhatIsDropped(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(2 * mib)
+	f := newFiller(t, u, Config{})
+	old := opened(t, f, u, Want{Probe: true})
+	defer old.Close()
+	obj := u.made()[0]
+	obj.Doom()
+	next, err := f.Open(t.Context(), "k", nil, Want{Probe: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Content.Close()
+	if next.Content == old || len(u.made()) != 2 {
+		t.Errorf("joined what was dropped: %d generations", len(u.made()))
+	}
+	if got, _, err := readRange(t.Context(), old, 0, 2*mib); err != nil || !bytes.Equal(got, u.body) {
+		t.Errorf("who read it already: %d bytes, %v", len(got), err)
+	}
+	late := f.Attach("k", nil, obj, 2*mib, obj.of) // was found before it was dropped
+	defer late.Close()
+	again, err := f.Open(t.Context(), "k", nil, Want{Probe: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Content.Close()
+	if again.Content != next.Content {
+		t.Error("an older generation took the newer one's place")
+	}
+}
+
+// An object that was found, and dropped before it was attached to, is read by
+// those who found it and joined by nobody who asks the origin.
+func TestADroppedObjectThatIsAttachedTo(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(2 * mib)
+	f := newFiller(t, u, Config{})
+	c := opened(t, f, u, Want{Probe: true})
+	obj := u.current()
+	defer obj.Release()
+	c.Close()
+	obj.Doom()
+	late := f.Attach("k", nil, obj, 2*mib, obj.of)
+	defer late.Close()
+	f.mu.Lock()
+	live := f.live["k"]
+	f.mu.Unlock()
+	if live == late {
+		t.Error("an object that was dropped stands for its key")
+	}
+	if got, _, err := readRange(t.Context(), late, mib, 2*mib); err != nil || !bytes.Equal(got, u.body[mib:]) {
+		t.Errorf("who found it: %d bytes, %v", len(got), err)
+	}
+}
+
 func TestAFailureIsSharedByAllWhoWaitForIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := newUpstream(3 * mib)
