@@ -280,3 +280,115 @@ func TestOneClientsFailureIsItsOwn(t *testing.T) {
 		t.Errorf("the next: %d %q", a.status, a.body)
 	}
 }
+
+// Who has what is still coming, its length not known, is told so: it is not sent
+// again. What a request demands of the origin's own representation is the origin's
+// to judge as long as nothing whole is stored.
+func TestPreconditionsOfWhatIsStillComing(t *testing.T) {
+	t.Parallel()
+	const then = "Mon, 02 Jan 2006 15:04:05 GMT"
+	open := make(chan struct{})
+	end := sync.OnceFunc(func() { close(open) })
+	o := &counting{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		w.Header().Set("ETag", `"v"`)
+		w.Header().Set("Last-Modified", then)
+		if r.Header.Get("If-Match") != "" {
+			w.WriteHeader(http.StatusPreconditionFailed)
+			return
+		}
+		fmt.Fprint(w, "cont")
+		w.(http.Flusher).Flush()
+		<-open
+		fmt.Fprint(w, "ent")
+	})}
+	n := start(t, o, map[string]string{"std.yaml": standardPublisher})
+	t.Cleanup(end)
+	c := n.raw("GET /x HTTP/1.1\r\nHost: std.example\r\n\r\n")
+	defer c.Close()
+	if _, err := c.Read(make([]byte, 1)); err != nil { // its head is out
+		t.Fatal(err)
+	}
+	for _, field := range []string{`If-None-Match: "v"`, "If-Modified-Since: " + then} {
+		if a := n.get("http://std.example/x", field); a.status != http.StatusNotModified || o.count("GET /x") != 1 {
+			t.Errorf("%s: %d %q, asked %d times", field, a.status, a.cache(), o.count("GET /x"))
+		}
+	}
+	if a := n.get("http://std.example/x", `If-Match: "old"`); a.status != http.StatusPreconditionFailed || o.count("GET /x") != 2 {
+		t.Errorf("If-Match: %d %q, asked %d times", a.status, a.cache(), o.count("GET /x"))
+	}
+	end()
+	if a := n.get("http://std.example/x", `If-None-Match: "old"`); a.status != 200 || a.body != "content" || o.count("GET /x") != 2 {
+		t.Errorf("a condition that holds: %d %q, asked %d times", a.status, a.body, o.count("GET /x"))
+	}
+}
+
+// What the origin answers to the refresh that a client with credentials set off
+// is of them, and stops nobody else's.
+func TestARefreshWithCredentialsIsTheirs(t *testing.T) {
+	t.Parallel()
+	var version atomic.Int64
+	o := &counting{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=0, stale-while-revalidate=600")
+		if r.Header.Get("Cookie") != "" {
+			w.Header().Set("Cache-Control", "private")
+			fmt.Fprint(w, "of alice")
+			return
+		}
+		fmt.Fprint(w, "version ", version.Load())
+	})}
+	n := start(t, o, map[string]string{"std.yaml": standardPublisher})
+	n.get("http://std.example/x")
+	version.Store(1)
+	n.get("http://std.example/x", "Cookie: sid=alice")
+	lardertest.Eventually(t, "it was asked with her cookie", func() bool { return o.count("GET /x") == 2 })
+	lardertest.Eventually(t, "others refresh it", func() bool {
+		a := n.get("http://std.example/x")
+		if a.body == "of alice" {
+			t.Fatal("somebody got what is hers")
+		}
+		return a.body == "version 1"
+	})
+}
+
+// Two wait for one validation, and its 304 says that the answer varies: it was
+// about the request of the first.
+func TestA304MayAddVary(t *testing.T) {
+	t.Parallel()
+	asked, open := make(chan struct{}), make(chan struct{})
+	o := &counting{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		lang := r.Header.Get("Accept-Language")
+		w.Header().Set("Cache-Control", "max-age=0")
+		w.Header().Set("ETag", `"`+lang+`"`)
+		if lang == "" || r.Header.Get("If-None-Match") == `""` && lang == "de" {
+			w.Header().Set("ETag", `""`)
+		}
+		if lang == "" {
+			fmt.Fprint(w, "in de")
+			return
+		}
+		w.Header().Set("Vary", "Accept-Language")
+		if lang == "de" && r.Header.Get("If-None-Match") == `""` {
+			close(asked)
+			<-open
+			w.Header().Set("Cache-Control", "max-age=600")
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		fmt.Fprint(w, "in ", lang)
+	})}
+	n := start(t, o, map[string]string{"std.yaml": standardPublisher})
+	n.get("http://std.example/x")
+	var wg sync.WaitGroup
+	want := func(lang string) {
+		if a := n.get("http://std.example/x", "Accept-Language: "+lang); a.status != 200 || a.body != "in "+lang {
+			t.Errorf("%s: %d %q %q", lang, a.status, a.body, a.cache())
+		}
+	}
+	wg.Go(func() { want("de") })
+	<-asked
+	wg.Go(func() { want("fr") })
+	lardertest.Eventually(t, "both wait", func() bool { return n.metric("larder_fill_coalesced_total") == "1" })
+	close(open)
+	wg.Wait()
+}
