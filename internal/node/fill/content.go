@@ -18,7 +18,7 @@ type Content struct {
 	strong string // validator all parts must share; "" parts cannot be combined
 
 	mu       sync.Mutex
-	resource any                  // who was asked for last; guarded by mu
+	resource any                  // what was asked for last, or first where it is of its asker (Keeper.Own); guarded by mu
 	refs     int                  // users, runs, and who makes it; guarded by mu, and becomes 0 only under Filler.mu too
 	users    int                  // who got it from Open or Attach; guarded by mu
 	size     int64                // bytes; -1 unknown; guarded by mu
@@ -121,8 +121,8 @@ func (c *Content) use(n int) {
 }
 
 // join adds a user who asked for resource. Requests from now on go out in its
-// name: where a query holds a signature, the newest lives longest. Filler.mu
-// is held.
+// name: where a query holds a signature, the newest lives longest. Only what is of
+// its asker goes out in the name of the reader who needs it. Filler.mu is held.
 func (c *Content) join(resource any) {
 	c.mu.Lock()
 	c.refs++
@@ -130,7 +130,9 @@ func (c *Content) join(resource any) {
 	if k := c.f.cfg.Keeper; k.Route(resource) != k.Route(c.resource) {
 		c.failed = failure{} // that was another's
 	}
-	c.resource = resource
+	if _, own := c.f.cfg.Keeper.Own(resource); !own {
+		c.resource = resource
+	}
 	c.mu.Unlock()
 }
 
@@ -248,7 +250,7 @@ func (c *Content) rangesLocked() bool {
 // fetchLocked starts a run for chunk i on behalf of owner, who needs it. False
 // after the Filler was closed.
 func (c *Content) fetchLocked(i int64, owner *Reader) bool {
-	r := &run{c: c, next: i, at: i * ChunkSize, owner: owner}
+	r := &run{c: c, next: i, at: i * ChunkSize, owner: owner, of: c.own(owner.resource)}
 	if c.rangesLocked() {
 		if x := c.comingLocked(i); x != nil {
 			x.end = i // it is too far away; what is behind i goes to the new one
@@ -265,8 +267,19 @@ func (c *Content) fetchLocked(i int64, owner *Reader) bool {
 	return c.launchLocked(r, nil)
 }
 
-// startWith starts the run that reads the body of a first reply.
-func (c *Content) startWith(rep *Reply, w Want) {
+// own returns the resource if nobody else asks in its name, else nil.
+func (c *Content) own(resource any) any {
+	if resource == nil {
+		return nil
+	}
+	if _, own := c.f.cfg.Keeper.Own(resource); own {
+		return resource
+	}
+	return nil
+}
+
+// startWith starts the run that reads the body of a first reply to resource.
+func (c *Content) startWith(resource any, rep *Reply, w Want) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	// Who only wanted the length has it. A body that cannot be had again in
@@ -275,7 +288,7 @@ func (c *Content) startWith(rep *Reply, w Want) {
 		rep.Body.Close()
 		return
 	}
-	r := &run{c: c}
+	r := &run{c: c, of: c.own(resource)}
 	if rep.Status == 206 {
 		r.next = rep.Range.Start / ChunkSize
 		r.at = rep.Range.Start
@@ -285,7 +298,7 @@ func (c *Content) startWith(rep *Reply, w Want) {
 		r.whole = true
 	}
 	// The reader that caused this takes its place only after Open returned.
-	c.promise = &Reader{c: c, pos: w.Range.Start, end: -1, until: time.Now().Add(promised)}
+	c.promise = &Reader{c: c, resource: resource, pos: w.Range.Start, end: -1, until: time.Now().Add(promised)}
 	if !w.Whole && w.Range.End > 0 {
 		c.promise.end = w.Range.End
 	}
@@ -315,10 +328,10 @@ func (c *Content) launchLocked(r *run, rep *Reply) bool {
 	return true
 }
 
-// NewReader returns a reader of r; it must be closed. End -1 reads to the end
-// of content whose size is not known yet.
-func (c *Content) NewReader(r byterange.Range) *Reader {
-	rd := &Reader{c: c, pos: r.Start, end: r.End}
+// NewReader returns a reader of r for who asked for resource; it must be closed.
+// End -1 reads to the end of content whose size is not known yet.
+func (c *Content) NewReader(resource any, r byterange.Range) *Reader {
+	rd := &Reader{c: c, resource: resource, pos: r.Start, end: r.End}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.readers[rd] = struct{}{}

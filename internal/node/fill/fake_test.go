@@ -213,6 +213,11 @@ func (u *upstream) Renew(any, *Reply) error {
 
 func (u *upstream) Stored(any) bool { return u.stored }
 
+func (u *upstream) Own(resource any) (string, bool) {
+	who, own := resource.(string)
+	return who, own
+}
+
 func (u *upstream) Route(any) string { return "" }
 
 func (u *upstream) Remember(_ any, err error) time.Duration {
@@ -465,7 +470,7 @@ func drain(ctx context.Context, r *Reader) (got []byte, missed int64, err error)
 
 // readRange reads [start, end) of c.
 func readRange(ctx context.Context, c *Content, start, end int64) ([]byte, int64, error) {
-	r := c.NewReader(byterange.Range{Start: start, End: end})
+	r := c.NewReader(nil, byterange.Range{Start: start, End: end})
 	defer r.Close()
 	return drain(ctx, r)
 }

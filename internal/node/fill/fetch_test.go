@@ -116,7 +116,7 @@ func TestMissedIsCountedOnceWhoeverReads(t *testing.T) {
 	var sum atomic.Int64
 	var wg sync.WaitGroup
 	for k := range 8 {
-		r := c.NewReader(byterange.Range{Start: int64(k) * mib, End: size})
+		r := c.NewReader(nil, byterange.Range{Start: int64(k) * mib, End: size})
 		wg.Go(func() {
 			defer r.Close()
 			_, missed, err := drain(t.Context(), r)
@@ -146,7 +146,7 @@ func TestReadersStreamWithAChunkThatIsNotWhole(t *testing.T) {
 	defer c.Close()
 	var rs []*Reader
 	for range 3 {
-		r := c.NewReader(byterange.Range{End: 2 * mib})
+		r := c.NewReader(nil, byterange.Range{End: 2 * mib})
 		defer r.Close()
 		rs = append(rs, r)
 		for n := int64(0); n < mib/2; {
@@ -179,13 +179,13 @@ func TestAReaderWhoLeavesHarmsNobody(t *testing.T) {
 	}
 	f := newFiller(t, u, Config{})
 	first := opened(t, f, u, Want{Range: byterange.Range{End: -1}})
-	leaver := first.NewReader(byterange.Range{End: 6 * mib})
+	leaver := first.NewReader(nil, byterange.Range{End: 6 * mib})
 	if _, err := leaver.Next(t.Context(), make([]byte, 100)); err != nil {
 		t.Fatal(err)
 	}
 	second := opened(t, f, u, Want{Range: byterange.Range{End: -1}})
 	defer second.Close()
-	stayer := second.NewReader(byterange.Range{End: 6 * mib})
+	stayer := second.NewReader(nil, byterange.Range{End: 6 * mib})
 	defer stayer.Close()
 	leaver.Close()
 	first.Close()
@@ -204,7 +204,7 @@ func TestARunEndsWhenNobodyWantsTheNextChunk(t *testing.T) {
 		u.gate = func(int, int64) { time.Sleep(time.Millisecond) }
 		f := newFiller(t, u, Config{})
 		c := opened(t, f, u, Want{Range: byterange.Range{End: -1}})
-		r := c.NewReader(byterange.Range{End: 16 * mib})
+		r := c.NewReader(nil, byterange.Range{End: 16 * mib})
 		if _, err := r.Next(t.Context(), make([]byte, 100)); err != nil {
 			t.Fatal(err)
 		}
@@ -383,7 +383,7 @@ func TestUnknownLengthIsToldByTheEnd(t *testing.T) {
 			f := newFiller(t, u, Config{})
 			c := opened(t, f, u, Want{Whole: true, Range: byterange.Range{End: -1}})
 			defer c.Close()
-			r := c.NewReader(byterange.Range{End: -1})
+			r := c.NewReader(nil, byterange.Range{End: -1})
 			defer r.Close()
 			if size > 0 {
 				early, cancel := context.WithTimeout(t.Context(), time.Microsecond)
@@ -411,7 +411,7 @@ func TestAnAnswerWithoutLengthThatBreaksOffNeverLooksWhole(t *testing.T) {
 				u.trouble = func(int, *Ask) trouble { return tr }
 				f := newFiller(t, u, Config{})
 				c := opened(t, f, u, Want{Whole: true, Range: byterange.Range{End: -1}})
-				r := c.NewReader(byterange.Range{End: -1})
+				r := c.NewReader(nil, byterange.Range{End: -1})
 				got, _, err := drain(t.Context(), r)
 				if err == nil || !bytes.Equal(got, u.body[:len(got)]) {
 					t.Errorf("%d of %d bytes looked whole", len(got), len(u.body))

@@ -88,8 +88,9 @@ type Source interface {
 // Keeper decides what becomes of a reply.
 type Keeper interface {
 	// Begin returns the object, retained, that keeps the bytes of a 200 or 206,
-	// ErrPass when this answer goes to one client only and is not kept, or the
-	// error that an answer without content stands for (*StatusError).
+	// ErrPass when this answer goes to one client only and is not kept, ErrOutdated
+	// when what is stored is newer, or the error that an answer without content
+	// stands for (*StatusError).
 	Begin(resource any, r *Reply) (Object, error)
 	// Stored reports whether there is an object for the resource by now, or a
 	// newer one than the resource knows: it may have come about between the
@@ -100,6 +101,11 @@ type Keeper interface {
 	// Remember says how long this failure answers further requests, so that a
 	// dead origin is not asked again by everybody; 0: not at all.
 	Remember(resource any, err error) time.Duration
+	// Own reports whether requests for the resource carry fields of the one who
+	// asks, for whom alone the answer may turn out to be: their failures say nothing
+	// to others, and nobody goes on in another's name. who are their credentials,
+	// "" if they have none: nobody else shares their first answer.
+	Own(resource any) (who string, own bool)
 	// Route names the way upstream. Several may lead to the same content, and
 	// what fails on one may work on another.
 	Route(resource any) string
@@ -107,6 +113,10 @@ type Keeper interface {
 
 // ErrPass is returned by a Keeper for an answer that must not be kept.
 var ErrPass = errors.New("not to be kept")
+
+// ErrOutdated says that an answer was asked for before something that made it
+// old: it goes to the one who asked, and others ask again.
+var ErrOutdated = errors.New("older than what is stored")
 
 // ErrChanged says that the representation changed upstream while it was being
 // read: what is missing of the old one can never be had again.
@@ -184,6 +194,7 @@ type failure struct {
 	err   error
 	until time.Time
 	run   uint64 // which run of a Content it was
+	of    any    // the resource in whose name that was asked for, if only that is meant
 }
 
 // New returns a Filler that must be closed.
@@ -276,20 +287,24 @@ func (f *Filler) newContentLocked(key string, resource any, obj Object, size int
 	return c
 }
 
-// ForgetAll drops what is remembered of failures and of answers that could not
-// be shared, and leaves what is being filled to those who read it, so that the
-// next requests ask the origin: after a purge.
+// ForgetAll is Forget for all keys, and drops what is remembered of failures:
+// before a purge. What is stored after it was asked for later.
 func (f *Filler) ForgetAll() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	clear(f.failed)
 	clear(f.private)
 	clear(f.live)
+	for _, h := range f.heads {
+		h.void = true
+	}
+	clear(f.heads)
 }
 
 // Forget drops what is remembered of a key, and leaves what is being filled to
-// those who read it, and answers under way to those who wait for them: who comes
-// now asks the origin.
+// those who read it, and an answer under way to the one who asked for it: who comes
+// now, or waits for that answer, asks the origin. Call it before what is stored is
+// dropped: an answer that is stored in between is dropped with it.
 func (f *Filler) Forget(key string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -20,9 +20,6 @@ type Want struct {
 	Probe bool
 	// Revalidate asks the origin whether the stored object is still good.
 	Revalidate bool
-	// Who asks, where the first answer may turn out to be for them alone:
-	// requests of others do not wait for it.
-	Who string
 }
 
 // Opened is what became of an Open: one of its first three fields is set.
@@ -48,13 +45,15 @@ type head struct {
 	waiters int  // guarded by Filler.mu; each is a user of content once that is set
 	orphan  bool // nobody will read a body that only the leader may have; guarded by Filler.mu
 	void    bool // what it brings must not be kept: see Forget; guarded by Filler.mu
+
+	outdated bool // what it brought was not kept for that; written before done is closed
 }
 
 // headKey tells heads apart: who has nothing stored cannot share a 304.
 type headKey struct {
 	key        string
 	revalidate bool
-	who        string // Want.Who
+	who        string // of Keeper.Own
 }
 
 // Open asks the origin for a resource that is not stored, or whose stored
@@ -68,6 +67,8 @@ func (f *Filler) Open(ctx context.Context, key string, resource any, w Want) (Op
 	for {
 		o, by, err := f.open(ctx, key, resource, w)
 		switch {
+		case errors.Is(err, ErrOutdated):
+			// It was asked for too early to be shared with us.
 		case o.Shared && w.elsewhere(err):
 			// The range of the one who asked lies behind the end, not ours.
 		case err == nil || by == "" || by == route || errors.Is(err, ErrPass):
@@ -93,7 +94,10 @@ func (f *Filler) open(ctx context.Context, key string, resource any, w Want) (_ 
 	defer silence.Stop()
 	select {
 	case <-h.done:
-		if h.pass != nil && !leader {
+		switch {
+		case h.outdated && !leader:
+			return Opened{}, "", ErrOutdated
+		case h.pass != nil && !leader:
 			return Opened{Shared: true}, "", ErrPass
 		}
 		return Opened{Content: h.content, Pass: h.pass, Renewed: h.renewed, Shared: !leader}, h.route, h.err
@@ -112,7 +116,8 @@ func (f *Filler) join(key string, resource any, w Want) (h *head, leader bool, o
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
-	if w.Who == "" && now.Before(f.private[key]) {
+	who, _ := f.cfg.Keeper.Own(resource)
+	if who == "" && now.Before(f.private[key]) {
 		return nil, false, o, ErrPass
 	}
 	// One that was dropped meanwhile lives on for those who read it only.
@@ -123,7 +128,7 @@ func (f *Filler) join(key string, resource any, w Want) (h *head, leader bool, o
 	if fl := f.failed[f.failKey(key, resource)]; now.Before(fl.until) {
 		return nil, false, o, fl.err
 	}
-	k := headKey{key, w.Revalidate, w.Who}
+	k := headKey{key, w.Revalidate, who}
 	h = f.heads[k]
 	if h == nil {
 		h = &head{done: make(chan struct{}), route: f.cfg.Keeper.Route(resource)}
@@ -175,7 +180,7 @@ func (f *Filler) lead(h *head, k headKey, resource any, w Want) {
 func (f *Filler) settle(h *head, k headKey, resource any, w Want, rep *Reply, err error) {
 	var c *Content
 	var pass *Reply
-	renewed := false
+	renewed, outdated := false, false
 	switch {
 	case err != nil:
 	case rep == nil:
@@ -186,7 +191,8 @@ func (f *Filler) settle(h *head, k headKey, resource any, w Want, rep *Reply, er
 		renewed = err == nil
 	default:
 		c, err = f.begin(h, k.key, resource, rep, w)
-		if errors.Is(err, ErrPass) {
+		outdated = errors.Is(err, ErrOutdated)
+		if outdated || errors.Is(err, ErrPass) {
 			err = nil
 			pass = rep
 		}
@@ -196,7 +202,7 @@ func (f *Filler) settle(h *head, k headKey, resource any, w Want, rep *Reply, er
 	}
 
 	f.mu.Lock()
-	h.content, h.pass, h.renewed, h.err = c, pass, renewed, err
+	h.content, h.pass, h.renewed, h.outdated, h.err = c, pass, renewed, outdated, err
 	if c != nil {
 		c.use(h.waiters)
 		if h.waiters == 0 {
@@ -206,7 +212,7 @@ func (f *Filler) settle(h *head, k headKey, resource any, w Want, rep *Reply, er
 		}
 	}
 	now := time.Now()
-	if pass != nil && pass.Status < 400 && k.who == "" && !h.void {
+	if pass != nil && pass.Status < 400 && k.who == "" && !outdated {
 		// Whoever comes in the next while is not kept waiting for an answer
 		// that cannot be shared. What somebody got for themselves says nothing
 		// of what others will.
@@ -234,11 +240,11 @@ func (f *Filler) begin(h *head, key string, resource any, rep *Reply, w Want) (*
 	void := h.void
 	f.mu.Unlock()
 	if void {
-		return nil, ErrPass // it was asked for before what made it old
+		return nil, ErrOutdated
 	}
 	obj, err := f.beginObject(resource, rep)
 	if err != nil {
-		if !errors.Is(err, ErrPass) {
+		if !errors.Is(err, ErrPass) && !errors.Is(err, ErrOutdated) {
 			rep.Body.Close()
 		}
 		return nil, err
@@ -252,7 +258,7 @@ func (f *Filler) begin(h *head, key string, resource any, rep *Reply, w Want) (*
 	}
 	delete(f.failed, f.failKey(key, resource))
 	f.mu.Unlock()
-	c.startWith(rep, w)
+	c.startWith(resource, rep, w)
 	return c, nil
 }
 
@@ -267,15 +273,19 @@ func (f *Filler) renew(resource any, rep *Reply) (err error) {
 }
 
 // change ends a generation that the origin has replaced: who needs more of it
-// gets ErrChanged. rep, if not nil, is the answer that told of it. It becomes
-// the next generation, unless that is on its way already; who comes meanwhile
-// waits for it.
-func (f *Filler) change(c *Content, rep *Reply) {
+// gets ErrChanged. rep, if not nil, is the answer to resource that told of it. It
+// becomes the next generation, unless that is on its way already; who comes
+// meanwhile, and may share it, waits for it.
+func (f *Filler) change(c *Content, resource any, rep *Reply) {
 	h := &head{done: make(chan struct{}), orphan: true}
 	k := headKey{key: c.key}
+	if rep != nil {
+		k.who, _ = f.cfg.Keeper.Own(resource)
+		h.route = f.cfg.Keeper.Route(resource)
+	}
 	f.mu.Lock()
 	c.mu.Lock()
-	first, resource := c.dead == nil, c.resource
+	first := c.dead == nil
 	if first {
 		f.m.changed.Inc()
 		c.obj.Doom() // before anybody can see that it is dead, and look for the next

@@ -185,7 +185,7 @@ func (w *world) client(ctx context.Context, f *Filler, u *upstream, k int) bool 
 	} else {
 		start, end = min(start, size), min(end, size)
 	}
-	r := c.NewReader(byterange.Range{Start: start, End: end})
+	r := c.NewReader(nil, byterange.Range{Start: start, End: end})
 	defer r.Close()
 	leaves := 1 + w.chance(8*mib)
 	buf := make([]byte, 1+w.chance(256<<10))

@@ -10,6 +10,7 @@ import (
 // its way. It is used by one goroutine.
 type Reader struct {
 	c        *Content
+	resource any                // what its user asked for
 	pos, end int64              // written under Content.mu; end -1: to the end
 	mine     map[int64]struct{} // chunks from pos on that were fetched on its behalf; guarded by Content.mu
 	until    time.Time          // of a promise: when it is over
@@ -79,7 +80,8 @@ func (r *Reader) Next(ctx context.Context, buf []byte) (Piece, error) {
 
 // step returns the piece at the reader's position, or what to wait for until
 // it is worth another look. Runs up to number since were there when the reader
-// began to wait: if they fail, it asks once more; later ones speak for it.
+// began to wait: if they fail, it asks once more; later ones speak for it, unless
+// they went out in the name of another only.
 func (r *Reader) step(buf []byte, since uint64) (Piece, <-chan struct{}, error) {
 	c := r.c
 	stop := r.storedTo()
@@ -115,7 +117,7 @@ func (r *Reader) step(buf []byte, since uint64) (Piece, <-chan struct{}, error) 
 		// On its way.
 	case c.dead != nil:
 		return Piece{}, nil, c.dead
-	case c.failed.err != nil && (c.failed.run > since || time.Now().Before(c.failed.until)):
+	case c.failed.err != nil && (c.failed.run > since && (c.failed.of == nil || c.failed.of == r.resource) || time.Now().Before(c.failed.until)):
 		return Piece{}, nil, c.failed.err
 	case r.tries >= attempts:
 		return Piece{}, nil, io.ErrNoProgress // runs bring something or fail; a spin would be worse than an error

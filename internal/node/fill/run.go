@@ -17,6 +17,7 @@ type run struct {
 	next  int64   // the chunk that is arriving; guarded by Content.mu
 	end   int64   // first chunk that is not this run's; -1 until the length is known; guarded by Content.mu
 	owner *Reader // on whose behalf; nil: nobody's; guarded by Content.mu
+	of    any     // the resource it asks for; nil: that of its content; set for its life
 	whole bool    // the body is the whole representation; guarded by Content.mu
 	at    int64   // position of the next byte of the body; the run's own
 	begun bool    // the first chunk is brought whoever wants it; the run's own
@@ -32,8 +33,7 @@ func (r *run) run(rep *Reply) {
 	c, f := r.c, r.c.f
 	f.m.runs.Inc()
 	defer f.m.runs.Dec()
-	ctx, cancel := context.WithCancel(f.ctx)
-	defer cancel()
+	ctx := f.ctx // of its requests, each of which ends with its body: a successor's outlives the run
 	s := &stream{r: r, ctx: ctx, rep: rep}
 	defer s.drop()
 	var err error
@@ -44,20 +44,28 @@ func (r *run) run(rep *Reply) {
 	case errors.Is(err, errDone), errors.Is(err, errLeft):
 		err = nil
 	case errors.Is(err, ErrChanged):
-		f.change(c, s.successor)
+		f.change(c, s.asked, s.successor)
 	case err != nil && ctx.Err() == nil:
 		f.log.WarnContext(ctx, "fill failed", "key", c.key, "chunk", r.next, "err", err)
 	}
 	r.over(err)
 }
 
+// resourceLocked returns what the run asks for.
+func (r *run) resourceLocked() any {
+	if r.of != nil {
+		return r.of
+	}
+	return r.c.resource
+}
+
 // over takes the run out of its content, and wakes who waits for it.
 func (r *run) over(err error) {
 	c, f := r.c, r.c.f
 	c.mu.Lock()
-	resource := c.resource
+	resource := r.resourceLocked()
 	c.mu.Unlock()
-	fl := failure{err: err, run: r.number}
+	fl := failure{err: err, run: r.number, of: r.of}
 	if err != nil && !errors.Is(err, ErrChanged) {
 		fl.until = time.Now().Add(f.cfg.Keeper.Remember(resource, err))
 		f.remember(f.failKey(c.key, resource), fl)

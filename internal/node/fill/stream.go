@@ -16,7 +16,8 @@ type stream struct {
 	rep *Reply // being read; nil: ask
 
 	idle      int    // replies in a row that brought nothing
-	successor *Reply // an answer that is of the next generation
+	asked     any    // the resource that was asked for last
+	successor *Reply // its answer, which is of the next generation
 }
 
 // attempts is how many replies in a row may bring nothing.
@@ -96,7 +97,7 @@ func (s *stream) readOnce(p []byte) (n int, err error) {
 func (s *stream) ask() error {
 	r, c, f := s.r, s.r.c, s.r.c.f
 	c.mu.Lock()
-	a := &Ask{Resource: c.resource}
+	a := &Ask{Resource: r.resourceLocked()}
 	if c.rangesLocked() {
 		a.Ranged = true
 		a.Range = byterange.Range{Start: r.at, End: min(r.end*ChunkSize, c.size)}
@@ -104,6 +105,7 @@ func (s *stream) ask() error {
 	}
 	size, strong := c.size, c.strong
 	c.mu.Unlock()
+	s.asked = a.Resource
 
 	rep, err := f.ask(s.ctx, a)
 	if err != nil {

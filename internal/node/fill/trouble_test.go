@@ -318,7 +318,7 @@ func TestAFullDiskHarmsNoReader(t *testing.T) {
 			defer c.Close()
 			var rs []*Reader
 			for range 8 {
-				rs = append(rs, c.NewReader(byterange.Range{End: c.Size()}))
+				rs = append(rs, c.NewReader(nil, byterange.Range{End: c.Size()}))
 			}
 			var wg sync.WaitGroup
 			for _, r := range rs {
@@ -346,7 +346,7 @@ func TestSlowReadersOnAFullDiskDoNotTakeTheMemoryOfOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer o.Content.Close()
-			r := o.Content.NewReader(byterange.Range{End: 24 * mib})
+			r := o.Content.NewReader(nil, byterange.Range{End: 24 * mib})
 			defer r.Close()
 			if _, err := r.Next(t.Context(), make([]byte, 10)); err != nil {
 				t.Fatal(err)
