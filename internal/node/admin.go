@@ -290,12 +290,14 @@ func (n *Node) postPurge(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if !s.DryRun {
+		n.filler.ForgetAll()
+	}
 	res, err := n.store.Purge(f, s.DryRun)
 	if err != nil {
 		return err
 	}
 	if !s.DryRun {
-		n.filler.ForgetAll()
 		n.log.InfoContext(r.Context(), "purged", "key", s.Key, "prefix", s.Prefix, "publisher", s.Publisher, "objects", res.Objects, "bytes", res.Bytes)
 	}
 	return writeJSON(w, Selected{res.Objects, res.Bytes, s.DryRun})

@@ -41,7 +41,7 @@ func (j *job) answer() bool {
 	}
 	if size < 0 {
 		if j.content == nil {
-			j.content = j.n.filler.Attach(j.key, j.resource(), j.obj, -1, strongStored(policy(j.match.Freshness), j.meta))
+			j.attach(-1)
 		}
 		return j.answerGrowing()
 	}
@@ -154,7 +154,7 @@ func (j *job) prime() (ok, done bool) {
 		if j.all(j.obj.Has) {
 			return true, false
 		}
-		j.content = j.n.filler.Attach(j.key, j.resource(), j.obj, j.meta.Size, strongStored(policy(j.match.Freshness), j.meta))
+		j.attach(j.meta.Size)
 		if j.how == hit && !j.obj.Complete() && !j.all(j.content.Here) {
 			j.how = partial
 		}
@@ -177,6 +177,12 @@ func (j *job) prime() (ok, done bool) {
 		j.first.Bytes = append([]byte(nil), p.Bytes...)
 	}
 	return true, false
+}
+
+// attach makes of the stored object content whose missing chunks are fetched.
+func (j *job) attach(size int64) {
+	j.res = j.resource()
+	j.content = j.n.filler.Attach(j.key, j.res, j.obj, size, strongStored(policy(j.match.Freshness), j.meta))
 }
 
 // maxAtOnce is how many chunks are looked at before the first byte leaves: after
@@ -258,7 +264,7 @@ func (j *job) next() (front.Piece, error) {
 		return p, nil
 	}
 	if j.reader == nil {
-		j.reader = j.content.NewReader(*r)
+		j.reader = j.content.NewReader(j.res, *r)
 	}
 	if j.scratch == nil {
 		j.scratch = scratches.Get().(*[]byte)
@@ -295,7 +301,7 @@ func (j *job) answerGrowing() bool {
 	}
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
-	want := j.content.NewReader(byterange.Range{End: -1}) // the fetch goes on for us
+	want := j.content.NewReader(j.res, byterange.Range{End: -1}) // the fetch goes on for us
 	size := j.content.WaitSize(j.n.ctx, deadline.C)
 	defer want.Close()
 	if size >= 0 {

@@ -203,8 +203,8 @@ func (j *fleetJobs) do(ctx context.Context, id string, wire *pipeListener) {
 	}
 	f, err := (Selection{Key: purge.Key, Prefix: purge.Prefix, Publisher: purge.Publisher}).filter()
 	if err == nil {
-		res, perr := j.n.store.Purge(f, false)
 		j.n.filler.ForgetAll()
+		res, perr := j.n.store.Purge(f, false)
 		j.note(id, func(r *jobRecord) { r.Objects, r.Bytes = res.Objects, res.Bytes })
 		err = perr
 	}

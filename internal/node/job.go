@@ -45,6 +45,7 @@ type job struct {
 	obj     *store.Object // retained
 	meta    *store.Meta
 	content *fill.Content // to be closed; nil when everything is stored
+	res     *resource     // what content was asked for with
 
 	how  how
 	fwd  string // why the origin was asked, one of freshness.Forward…; "": nothing was stored
@@ -106,6 +107,7 @@ func (j *job) letGo() {
 		scratches.Put(j.scratch)
 		j.scratch = nil
 	}
+	j.res = nil
 	j.meta, j.parts, j.part, j.headed, j.primed, j.closing = nil, nil, 0, false, false, nil
 	j.how, j.mime, j.shared = "", "", false
 }

@@ -28,6 +28,7 @@ type resource struct {
 	key     string      // what the answer is kept under
 	target  string      // path and query as the client sent them
 	header  http.Header // what goes upstream of the client's fields
+	who     string      // the client's credentials, where they go upstream
 	request *freshness.Request
 	interim *interims   // nil: nobody waits
 	stored  *store.Meta // of the object that is to be revalidated; nil on a miss
@@ -202,12 +203,22 @@ func (n *Node) follow(r *resource) func(scheme, host, target string) (origin.End
 
 // NoRanges reports that the origin is known to ignore Range.
 func (u upstream) NoRanges(res any) bool {
-	return u.n.origin.Ranges(res.(*resource).match.Origin.Host) == origin.RangesNo
+	return u.n.origin.Ranges(res.(*resource).rangesOf()) == origin.RangesNo
+}
+
+// rangesOf is what is known to have ranges or not: the host, or of a standard
+// publisher, whose origins are programs of any kind, the path on it.
+func (r *resource) rangesOf() string {
+	if r.match.Freshness != catalog.Standard {
+		return r.match.Origin.Host
+	}
+	path, _, _ := strings.Cut(r.target, "?")
+	return r.match.Origin.Host + path
 }
 
 // LearnNoRanges remembers that the origin ignores Range.
 func (u upstream) LearnNoRanges(res any) {
-	u.n.origin.LearnRanges(res.(*resource).match.Origin.Host, false)
+	u.n.origin.LearnRanges(res.(*resource).rangesOf(), false)
 }
 
 // Begin decides about an answer and makes the object for its bytes.
@@ -224,6 +235,9 @@ func (u upstream) Begin(res any, rep *fill.Reply) (fill.Object, error) {
 			return nil, fill.ErrPass
 		}
 	}
+	if standard && u.outdated(r, &m) {
+		return nil, fill.ErrOutdated
+	}
 	obj, err := u.n.store.Create(r.key, m)
 	if err != nil {
 		// No room or no drive: clients are served all the same.
@@ -232,6 +246,22 @@ func (u upstream) Begin(res any, rep *fill.Reply) (fill.Object, error) {
 		return newUnstored(m), nil
 	}
 	return obj, nil
+}
+
+// outdated reports whether what is stored by now was asked for later, and is newer
+// by the origin's own clock (RFC 9111, section 4: the most recent is used).
+func (u upstream) outdated(r *resource, m *store.Meta) bool {
+	obj, err := u.n.store.Get(r.key)
+	if err != nil {
+		return false
+	}
+	defer obj.Release()
+	old := obj.Meta()
+	date := func(m *store.Meta) time.Time {
+		t, _ := http.ParseTime(header(m).Get("Date"))
+		return t
+	}
+	return old.RequestTime.After(m.RequestTime) && date(old).After(date(m))
 }
 
 // Stored reports whether the resource is stored by now, or was replaced or
@@ -262,21 +292,24 @@ func (u upstream) meta(r *resource, rep *fill.Reply) store.Meta {
 	}
 	m.RequestTime, _ = time.Parse(time.RFC3339Nano, rep.Header.Get(requestTime))
 	kept := freshness.Kept(r.policy(), rep.Header)
+	if r.policy() == freshness.Standard && kept.Get("Date") == "" {
+		kept.Set("Date", m.ResponseTime.UTC().Format(http.TimeFormat)) // RFC 9110, 6.6.1
+	}
 	if m.Status == http.StatusPartialContent {
 		m.Status = http.StatusOK // the object is of the whole
 		delete(kept, "Content-Range")
 	}
 	m.Header = fields(kept)
-	m.Selecting = r.selecting(rep.Header)
+	m.Selecting = selecting(rep.Header, r.request)
 	return m
 }
 
 // selecting is what of the request chose an answer with the header h.
-func (r *resource) selecting(h http.Header) (fs []store.Field) {
-	if r.request == nil {
+func selecting(h http.Header, r *freshness.Request) (fs []store.Field) {
+	if r == nil {
 		return nil
 	}
-	s, _ := freshness.Selection(h, r.request)
+	s, _ := freshness.Selection(h, r)
 	for _, x := range s {
 		fs = append(fs, store.Field(x))
 	}
@@ -356,13 +389,13 @@ func (u upstream) Renew(res any, rep *fill.Reply) error {
 	if r.policy() == freshness.Standard {
 		// It may not be for all any more, or for no request at all.
 		now := freshness.Stored{Status: m.Status, Header: merged, RequestTime: m.RequestTime, ResponseTime: m.ResponseTime}
-		if !freshness.Storable(freshness.Standard, anybody, &now).Store {
+		if !freshness.Storable(freshness.Standard, anybody, &now).Store || !freshness.Storable(freshness.Standard, r.request, &now).Store {
 			r.object.Doom()
 			return errNotConfirmed
 		}
 	}
 	m.Header = fields(freshness.Kept(r.policy(), merged))
-	m.Selecting = r.selecting(merged)
+	m.Selecting = selecting(merged, r.request)
 	if v := merged.Get("Etag"); v != "" {
 		m.ETag = v
 	}
@@ -377,6 +410,9 @@ func (u upstream) Renew(res any, rep *fill.Reply) error {
 	defer obj.Release()
 	if obj.Generation() != r.object.Generation() {
 		return errNotConfirmed
+	}
+	if obj.Meta().RequestTime.After(m.RequestTime) {
+		return nil // a HEAD that was asked later has told more
 	}
 	return obj.SetMeta(&m)
 }
@@ -432,6 +468,12 @@ func (c *counted) Read(p []byte) (int, error) {
 		c.add(n)
 	}
 	return n, err
+}
+
+// Own reports whether nearly all of the client's fields go upstream.
+func (u upstream) Own(res any) (who string, own bool) {
+	r := res.(*resource)
+	return r.who, r.match.Freshness == catalog.Standard
 }
 
 // Route names the origin, the scheme and the address that this request leads to.

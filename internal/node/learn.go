@@ -57,20 +57,21 @@ func (j *job) invalidate(h http.Header) {
 // forget drops what is stored under a key. The next request asks the origin,
 // whatever is on its way.
 func (n *Node) forget(key string) {
+	n.filler.Forget(key)
 	if obj, err := n.store.Get(key); err == nil {
 		obj.Doom()
 		obj.Release()
 	}
-	n.filler.Forget(key)
 }
 
 // update freshens the stored answer by that of a HEAD, or drops it if that is
 // about another one.
 //
 // One that was asked with credentials, or with fields that do not go upstream
-// for shared answers, tells nothing of those: they could have made it another.
+// for shared answers, tells nothing of those: they could have made it another. Of
+// one that forbids to keep it nothing is kept (RFC 9111, 5.2.1.5).
 func (j *job) update(resp *origin.Response) {
-	if resp.Status != http.StatusOK || j.credentials() != "" || slices.ContainsFunc(notShared, func(name string) bool { return j.x.Get(name) != "" }) {
+	if resp.Status != http.StatusOK || j.credentials() != "" || freshness.NoStore(j.conditions()) || slices.ContainsFunc(notShared, func(name string) bool { return j.x.Get(name) != "" }) {
 		return
 	}
 	j.key = j.match.Key
@@ -80,7 +81,7 @@ func (j *job) update(resp *origin.Response) {
 	}
 	defer obj.Release()
 	old := obj.Meta()
-	if old.Status != http.StatusOK || old.Size < 0 {
+	if old.Status != http.StatusOK || old.Size < 0 || old.RequestTime.After(j.x.Start) {
 		return
 	}
 	m := *old
@@ -88,11 +89,12 @@ func (j *job) update(resp *origin.Response) {
 	merged := freshness.Merge304(header(old), resp.Header)
 	now := freshness.Stored{Status: m.Status, Header: merged, RequestTime: m.RequestTime, ResponseTime: m.ResponseTime}
 	if !freshness.SameContent(header(old), resp.Header, old.Size, resp.ContentLength) || !freshness.Storable(freshness.Standard, anybody, &now).Store {
-		obj.Doom()
 		j.n.filler.Forget(j.key)
+		obj.Doom()
 		return
 	}
 	m.Header = fields(freshness.Kept(freshness.Standard, merged))
+	m.Selecting = selecting(merged, j.conditions())
 	m.ETag, m.LastModified = merged.Get("Etag"), merged.Get("Last-Modified")
 	_ = obj.SetMeta(&m) // it went away meanwhile
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"larder/internal/node/fill"
@@ -24,6 +25,9 @@ var hopByHop = map[string]bool{
 func (j *job) pass() {
 	n, x := j.n, j.x
 	h := j.endToEnd()
+	if left := j.forwards(); left > 0 {
+		h.Set("Max-Forwards", strconv.FormatInt(left-1, 10))
+	}
 	body, length := x.Body()
 	waiting := &interims{x: x}
 	defer waiting.end()
@@ -41,6 +45,33 @@ func (j *job) pass() {
 		Body:    &counted{ReadCloser: resp.Body, add: n.stats.upstream(j.match.Publisher.ContentType)},
 		Trailer: resp.Trailer,
 	}, resp.ContentLength)
+}
+
+// forwards is how often an OPTIONS or TRACE may be forwarded yet (RFC 9110,
+// 7.6.2); -1: as often as may be.
+func (j *job) forwards() int64 {
+	if j.method != http.MethodOptions && j.method != http.MethodTrace {
+		return -1
+	}
+	n, err := strconv.ParseUint(j.x.Get("Max-Forwards"), 10, 63)
+	if err != nil {
+		return -1
+	}
+	return int64(n)
+}
+
+// lastRecipient answers what may go no further than this node. Nothing is told of
+// the request to a TRACE: fields that an intermediary added are not the client's.
+func (j *job) lastRecipient() {
+	if j.method == http.MethodTrace {
+		j.refuse(http.StatusMethodNotAllowed, "This node does not answer TRACE itself.")
+		return
+	}
+	j.how = refused
+	j.x.Add("Allow", "GET, HEAD, OPTIONS")
+	j.x.Add("Via", j.n.via)
+	j.x.Add("Cache-Status", j.cacheStatus())
+	j.x.Head(http.StatusNoContent, -1)
 }
 
 // endToEnd are the request's fields but those of this hop.

@@ -73,6 +73,10 @@ func (n *Node) serve(x *front.Exchange) {
 	read := j.method == http.MethodGet || j.method == http.MethodHead
 	if m.Freshness == catalog.Standard && !read {
 		j.fwd = freshness.ForwardMethod
+		if j.forwards() == 0 {
+			j.lastRecipient()
+			return
+		}
 		j.pass()
 		return
 	}
@@ -110,6 +114,10 @@ func (j *job) open() bool {
 		j.obj, j.meta = obj, obj.Meta()
 		if !j.mayUse() {
 			j.letGo()
+			if freshness.Decide(time.Now(), freshness.Standard, 0, nil, j.conditions()).Action == freshness.GatewayTimeout {
+				j.refuse(http.StatusGatewayTimeout, nothingStored)
+				return true
+			}
 			j.pass()
 			return true
 		}
@@ -233,7 +241,7 @@ func (j *job) conditions() *freshness.Request {
 
 // resource describes this request to fill.
 func (j *job) resource() *resource {
-	r := &resource{match: j.match, key: j.key, target: j.asked.target(), header: j.forward(), stored: j.meta, object: j.obj}
+	r := &resource{match: j.match, key: j.key, target: j.asked.target(), header: j.forward(), who: j.credentials(), stored: j.meta, object: j.obj}
 	if j.match.Freshness == catalog.Standard {
 		// The request outlives its exchange: what is asked of it later is copied.
 		fields := map[string]string{}
@@ -290,7 +298,6 @@ func (j *job) fetch(w fill.Want, d *freshness.Decision) bool {
 		w = j.want()
 	}
 	res := j.resource()
-	w.Who = j.credentials()
 	if m.Freshness == catalog.Standard {
 		res.interim = &interims{x: j.x}
 	}
@@ -311,6 +318,11 @@ func (j *job) fetch(w fill.Want, d *freshness.Decision) bool {
 		j.how = stale
 		n.log.Info("serving stale content", "key", j.key, "err", err)
 		return j.answer()
+	case err != nil && o.Shared && m.Freshness == catalog.Standard && (upstream{n}).Remember(res, err) == 0 && !errors.As(err, new(*fill.UnsatisfiedError)):
+		// It may be the fault of what the one who asked sent.
+		j.letGo()
+		j.pass()
+		return true
 	case err != nil:
 		j.fail(err)
 		return true
@@ -318,7 +330,7 @@ func (j *job) fetch(w fill.Want, d *freshness.Decision) bool {
 		o.Pass.Body.Close()
 		j.how = stale
 		return j.answer()
-	case o.Pass != nil && o.Pass.Status == http.StatusPartialContent:
+	case o.Pass != nil && o.Pass.Range.Len() > 0:
 		// The part that was asked for suits the store, not this client.
 		o.Pass.Body.Close()
 		j.letGo()
@@ -348,7 +360,7 @@ func (j *job) fetch(w fill.Want, d *freshness.Decision) bool {
 		j.obj, j.meta = nil, nil
 	}
 	j.how = miss
-	j.content = o.Content
+	j.content, j.res = o.Content, res
 	if obj, ok := o.Content.Object().(*store.Object); ok {
 		obj.Retain()
 		j.obj, j.meta = obj, obj.Meta()
@@ -420,12 +432,19 @@ func staleInstead(d *freshness.Decision, err error) bool {
 // refresh asks the origin in the background whether the stored object is still
 // good, while this answer uses it (RFC 5861).
 func (j *job) refresh() {
-	n, obj, res, key, who := j.n, j.obj, j.resource(), j.key, j.credentials()
+	n, obj, key := j.n, j.obj, j.key
+	if _, busy := n.refreshing.LoadOrStore(obj.Generation(), nil); busy {
+		return // one at a time, whosever
+	}
+	res := j.resource()
 	obj.Retain()
 	n.background.Go(func() {
 		defer obj.Release()
-		o, err := n.filler.Open(n.ctx, key, res, fill.Want{Revalidate: true, Who: who})
+		defer n.refreshing.Delete(obj.Generation())
+		o, err := n.filler.Open(n.ctx, key, res, fill.Want{Revalidate: true})
 		switch {
+		case errors.Is(err, errNotConfirmed):
+			obj.Doom()
 		case err != nil:
 			n.log.Debug("background refresh", "key", key, "err", err)
 		case o.Pass != nil:

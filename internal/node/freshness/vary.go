@@ -1,6 +1,7 @@
 package freshness
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 	"strconv"
@@ -70,7 +71,8 @@ var opaque = []string{"Authorization", "Cookie", "Referer", "User-Agent"}
 // normal is a field's value without what makes no difference (RFC 9111, 4.1):
 // whitespace beside commas, empty members of lists and, of the fields by which
 // clients negotiate, the letters' case, whitespace beside semicolons, and the
-// order.
+// order; not that of languages of one weight, which some origins take for a
+// preference (RFC 9110, 12.5.4).
 func normal(name, value string) string {
 	value = trim(value)
 	if value == "" || slices.Contains(opaque, name) || strings.Contains(value, `"`) {
@@ -87,10 +89,23 @@ func normal(name, value string) string {
 		for i, m := range members {
 			members[i] = preference(m)
 		}
-		slices.Sort(members)
+		if name == "Accept-Language" {
+			slices.SortStableFunc(members, func(a, b string) int { return cmp.Compare(weight(b), weight(a)) })
+		} else {
+			slices.Sort(members)
+		}
 		members = slices.Compact(members)
 	}
 	return strings.Join(members, ",")
+}
+
+// weight is that of a preference.
+func weight(preference string) float64 {
+	_, v, found := strings.Cut(preference, ";q=")
+	if q, err := strconv.ParseFloat(v, 64); found && err == nil {
+		return q
+	}
+	return 1
 }
 
 // preference is a member of a negotiating field, its weight last and left out if
