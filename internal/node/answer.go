@@ -41,7 +41,9 @@ func (j *job) answer() bool {
 	}
 	if size < 0 {
 		if j.content == nil {
-			j.attach(-1)
+			if !j.attach(-1) {
+				return false
+			}
 		}
 		return j.answerGrowing()
 	}
@@ -154,7 +156,9 @@ func (j *job) prime() (ok, done bool) {
 		if j.all(j.obj.Has) {
 			return true, false
 		}
-		j.attach(j.meta.Size)
+		if !j.attach(j.meta.Size) {
+			return false, false
+		}
 		if j.how == hit && !j.obj.Complete() && !j.all(j.content.Here) {
 			j.how = partial
 		}
@@ -180,9 +184,17 @@ func (j *job) prime() (ok, done bool) {
 }
 
 // attach makes of the stored object content whose missing chunks are fetched.
-func (j *job) attach(size int64) {
+// False: they cannot be had, because nothing binds them to those that are there
+// and nobody is bringing them; the beginning of an answer that broke off is dropped.
+func (j *job) attach(size int64) bool {
+	strong := strongStored(policy(j.match.Freshness), j.meta)
+	if strong == "" && !j.obj.Complete() && !j.n.filler.Coming(j.key, j.obj.Generation()) {
+		j.obj.Doom()
+		return false
+	}
 	j.res = j.resource()
-	j.content = j.n.filler.Attach(j.key, j.res, j.obj, size, strongStored(policy(j.match.Freshness), j.meta))
+	j.content = j.n.filler.Attach(j.key, j.res, j.obj, size, strong)
+	return true
 }
 
 // maxAtOnce is how many chunks are looked at before the first byte leaves: after

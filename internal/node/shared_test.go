@@ -236,7 +236,10 @@ func TestOneClientDoesNotSwitchTheCacheOff(t *testing.T) {
 	o := &counting{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", map[string]string{"/stale": "max-age=0, stale-while-revalidate=600", "/fresh": "max-age=600", "/asked": "max-age=600"}[r.URL.Path])
 		w.Header().Set("ETag", fmt.Sprintf(`"%d"`, version.Load()))
-		if r.Method == http.MethodGet {
+		switch {
+		case r.Header.Get("If-None-Match") == w.Header().Get("ETag"):
+			w.WriteHeader(http.StatusNotModified)
+		case r.Method == http.MethodGet:
 			fmt.Fprint(w, "version ", version.Load())
 		}
 	})}

@@ -55,6 +55,7 @@ type upstream struct {
 	trouble  func(n int, a *Ask) trouble     // of the nth request from 0; nil: none
 	gate     func(n int, at int64)           // called before the bytes at at are given; nil: free
 	asks     []Ask                           //
+	begun    []any                           // the resources of Begin
 	asked    int64                           // bytes of all ranges asked
 	read     int64                           // bytes taken from bodies
 	open     int                             // bodies not closed
@@ -185,7 +186,10 @@ func (u *upstream) LearnNoRanges(any) {
 	u.learned = true
 }
 
-func (u *upstream) Begin(_ any, rep *Reply) (Object, error) {
+func (u *upstream) Begin(resource any, rep *Reply) (Object, error) {
+	u.mu.Lock()
+	u.begun = append(u.begun, resource)
+	u.mu.Unlock()
 	if rep.Status != 200 && rep.Status != 206 {
 		return nil, &StatusError{Status: rep.Status}
 	}

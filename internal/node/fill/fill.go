@@ -276,6 +276,25 @@ func (f *Filler) Attach(key string, resource any, obj Object, size int64, strong
 	return c
 }
 
+// Coming reports whether chunks of a generation are on their way, or may be about
+// to: its key's first answer is being made of.
+func (f *Filler) Coming(key string, generation uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for k := range f.heads {
+		if k.key == key {
+			return true
+		}
+	}
+	c := f.contents[generation]
+	if c == nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.runs) > 0
+}
+
 // newContentLocked takes over one reference to obj. The Content is returned
 // with one reference.
 func (f *Filler) newContentLocked(key string, resource any, obj Object, size int64, strong string) *Content {

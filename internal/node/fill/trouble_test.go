@@ -277,6 +277,48 @@ func TestADroppedObjectThatIsAttachedTo(t *testing.T) {
 	}
 }
 
+// The answer that tells of a change is judged by the request it is of, whoever
+// joined meanwhile, and its body is read to its end.
+func TestASuccessorIsOfItsOwnRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := newUpstream(40 * mib)
+		f := newFiller(t, u, Config{})
+		o, err := f.Open(t.Context(), "k", "first", Want{Probe: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer o.Content.Close()
+		u.change("", 3*mib) // nothing would bind parts of it
+		u.trouble = func(int, *Ask) trouble { return trouble{delay: time.Second} }
+		alice := f.Attach("k", "alice", u.made()[0], 40*mib, "one")
+		defer alice.Close()
+		r := alice.NewReader("alice", byterange.Range{Start: 20 * mib, End: 21 * mib})
+		defer r.Close()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, _, err := drain(t.Context(), r); !errors.Is(err, ErrChanged) {
+				t.Errorf("who read what changed: %v", err)
+			}
+		})
+		synctest.Wait()
+		f.Attach("k", "bob", u.made()[0], 40*mib, "one").Close()
+		wg.Wait()
+		next, err := f.Open(t.Context(), "k", "alice", Want{Whole: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer next.Content.Close()
+		if got, _, err := readRange(t.Context(), next.Content, 0, 3*mib); err != nil || !bytes.Equal(got, u.body) {
+			t.Errorf("the new one: %d bytes, %v", len(got), err)
+		}
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if len(u.asks) != 2 || len(u.begun) != 2 || u.begun[1] != "alice" || u.asks[1].Resource != "alice" {
+			t.Errorf("%d requests; made of the answers to %q", len(u.asks), u.begun)
+		}
+	})
+}
+
 func TestAFailureIsSharedByAllWhoWaitForIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := newUpstream(3 * mib)
