@@ -27,11 +27,11 @@ type edition struct {
 }
 
 // published is the newest one on npm.
-var published = edition{"http-cache-tests@0.4.5", "failing.txt", ".", "./lib/display.mjs", 142, 78}
+var published = edition{"http-cache-tests@0.4.5", "failing.txt", ".", "./lib/display.mjs", 142, 77}
 
 // newest is the state of github.com/http-tests/cache-tests of July 2026, which is
 // not on npm.
-var newest = edition{"http-tests/cache-tests", "failing-newest.txt", "test-engine", "./test-engine/lib/results.mjs", 159, 97}
+var newest = edition{"http-tests/cache-tests", "failing-newest.txt", "test-engine", "./test-engine/lib/results.mjs", 159, 96}
 
 func TestMain(m *testing.M) { lardertest.Main(m) }
 
