@@ -211,6 +211,9 @@ func TestAPurgeReachesWhatIsOnItsWay(t *testing.T) {
 	if a := n.get("http://std.example/x"); a.body != "version 1" {
 		t.Errorf("who asked after the purge: %q %q", a.body, a.cache())
 	}
+	if got := n.metric("larder_fill_overtaken_total"); got != "0" {
+		t.Errorf("they waited for what was asked for before it, until %s more requests were made", got)
+	}
 	close(open)
 	wg.Wait()
 	if a := n.get("http://std.example/x"); a.body != "version 1" {
