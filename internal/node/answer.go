@@ -41,7 +41,7 @@ func (j *job) answer() bool {
 	}
 	if size < 0 {
 		if j.content == nil {
-			if !j.attach(-1) {
+			if !j.attach() {
 				return false
 			}
 		}
@@ -156,7 +156,7 @@ func (j *job) prime() (ok, done bool) {
 		if j.all(j.obj.Has) {
 			return true, false
 		}
-		if !j.attach(j.meta.Size) {
+		if !j.attach() {
 			return false, false
 		}
 		if j.how == hit && !j.obj.Complete() && !j.all(j.content.Here) {
@@ -186,14 +186,14 @@ func (j *job) prime() (ok, done bool) {
 // attach makes of the stored object content whose missing chunks are fetched.
 // False: they cannot be had, because nothing binds them to those that are there
 // and nobody is bringing them; the beginning of an answer that broke off is dropped.
-func (j *job) attach(size int64) bool {
+func (j *job) attach() bool {
 	strong := strongStored(policy(j.match.Freshness), j.meta)
-	if strong == "" && !j.obj.Complete() && !j.n.filler.Coming(j.key, j.obj.Generation()) {
+	if strong == "" && !j.n.filler.Coming(j.key, j.obj.Generation()) && !j.obj.Complete() {
 		j.obj.Doom()
 		return false
 	}
 	j.res = j.resource()
-	j.content = j.n.filler.Attach(j.key, j.res, j.obj, size, strong)
+	j.content = j.n.filler.Attach(j.key, j.res, j.obj, j.obj.Meta().Size, strong)
 	return true
 }
 
@@ -382,7 +382,11 @@ func (j *job) fields(status int) {
 	if len(j.parts) > 1 {
 		x.Add("Content-Type", j.mime)
 	}
-	if !dated {
+	switch {
+	case dated:
+	case j.match.Freshness == catalog.Standard:
+		x.Add("Date", m.ResponseTime.UTC().Format(http.TimeFormat)) // RFC 9110, 6.6.1
+	default:
 		x.Add("Date", front.HTTPDate())
 	}
 	if m.Status == http.StatusOK {

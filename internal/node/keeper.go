@@ -231,7 +231,11 @@ func (u upstream) Begin(res any, rep *fill.Reply) (fill.Object, error) {
 	m := u.meta(r, rep)
 	if standard {
 		s := freshness.Stored{Status: m.Status, Header: rep.Header, RequestTime: m.RequestTime, ResponseTime: m.ResponseTime}
-		if keep := freshness.Storable(freshness.Standard, r.request, &s); !keep.Store {
+		switch {
+		case freshness.Storable(freshness.Standard, r.request, &s).Store:
+		case freshness.NoStore(r.request):
+			return nil, fill.ErrOutdated // it is this request that forbids it, which says nothing of others
+		default:
 			return nil, fill.ErrPass
 		}
 	}
@@ -292,9 +296,6 @@ func (u upstream) meta(r *resource, rep *fill.Reply) store.Meta {
 	}
 	m.RequestTime, _ = time.Parse(time.RFC3339Nano, rep.Header.Get(requestTime))
 	kept := freshness.Kept(r.policy(), rep.Header)
-	if r.policy() == freshness.Standard && kept.Get("Date") == "" {
-		kept.Set("Date", m.ResponseTime.UTC().Format(http.TimeFormat)) // RFC 9110, 6.6.1
-	}
 	if m.Status == http.StatusPartialContent {
 		m.Status = http.StatusOK // the object is of the whole
 		delete(kept, "Content-Range")
@@ -389,7 +390,7 @@ func (u upstream) Renew(res any, rep *fill.Reply) error {
 	if r.policy() == freshness.Standard {
 		// It may not be for all any more, or for no request at all.
 		now := freshness.Stored{Status: m.Status, Header: merged, RequestTime: m.RequestTime, ResponseTime: m.ResponseTime}
-		if !freshness.Storable(freshness.Standard, anybody, &now).Store || !freshness.Storable(freshness.Standard, r.request, &now).Store {
+		if !freshness.Storable(freshness.Standard, anybody, &now).Store {
 			r.object.Doom()
 			return errNotConfirmed
 		}
@@ -474,6 +475,14 @@ func (c *counted) Read(p []byte) (int, error) {
 func (u upstream) Own(res any) (who string, own bool) {
 	r := res.(*resource)
 	return r.who, r.match.Freshness == catalog.Standard
+}
+
+// Shared reports whether an answer may be kept for all.
+func (u upstream) Shared(res any, rep *fill.Reply) bool {
+	r := res.(*resource)
+	s := freshness.Stored{Status: rep.Status, Header: rep.Header, ResponseTime: time.Now()}
+	s.RequestTime, _ = time.Parse(time.RFC3339Nano, rep.Header.Get(requestTime))
+	return r.match.Freshness != catalog.Standard || freshness.Storable(freshness.Standard, r.request, &s).Store
 }
 
 // Route names the origin, the scheme and the address that this request leads to.

@@ -10,6 +10,7 @@ import (
 	"larder/internal/node/catalog"
 	"larder/internal/node/freshness"
 	"larder/internal/node/origin"
+	"larder/internal/node/store"
 )
 
 // learn takes from an answer that goes to one client what it says of stored
@@ -88,13 +89,15 @@ func (j *job) update(resp *origin.Response) {
 	m.RequestTime, m.ResponseTime = j.x.Start, time.Now()
 	merged := freshness.Merge304(header(old), resp.Header)
 	now := freshness.Stored{Status: m.Status, Header: merged, RequestTime: m.RequestTime, ResponseTime: m.ResponseTime}
-	if !freshness.SameContent(header(old), resp.Header, old.Size, resp.ContentLength) || !freshness.Storable(freshness.Standard, anybody, &now).Store {
+	// What varies by more than it did was got with fields that are not known now.
+	selects := selecting(merged, j.conditions())
+	same := slices.EqualFunc(selects, old.Selecting, func(a, b store.Field) bool { return a.Name == b.Name })
+	if !same || !freshness.SameContent(header(old), resp.Header, old.Size, resp.ContentLength) || !freshness.Storable(freshness.Standard, anybody, &now).Store {
 		j.n.filler.Forget(j.key)
 		obj.Doom()
 		return
 	}
 	m.Header = fields(freshness.Kept(freshness.Standard, merged))
-	m.Selecting = selecting(merged, j.conditions())
 	m.ETag, m.LastModified = merged.Get("Etag"), merged.Get("Last-Modified")
 	_ = obj.SetMeta(&m) // it went away meanwhile
 }

@@ -69,7 +69,7 @@ type Node struct {
 	ctx        context.Context // ends when Run does; what serves requests lives under it
 	cancel     context.CancelFunc
 	background sync.WaitGroup // refreshes; Close waits for them
-	refreshing sync.Map       // the generations that they are of
+	refreshing sync.Map       // of type refreshing: those under way
 
 	serving chan struct{} // closed when the listeners are bound
 

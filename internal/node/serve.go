@@ -318,8 +318,9 @@ func (j *job) fetch(w fill.Want, d *freshness.Decision) bool {
 		j.how = stale
 		n.log.Info("serving stale content", "key", j.key, "err", err)
 		return j.answer()
-	case err != nil && o.Shared && m.Freshness == catalog.Standard && (upstream{n}).Remember(res, err) == 0 && !errors.As(err, new(*fill.UnsatisfiedError)):
-		// It may be the fault of what the one who asked sent.
+	case err != nil && o.Shared && m.Freshness == catalog.Standard && (upstream{n}).Remember(res, err) == 0 && !errors.As(err, new(*fill.UnsatisfiedError)) && !errors.As(err, new(*fill.TimeoutError)):
+		// It may be the fault of what the one who asked sent. Silence is not waited
+		// for twice.
 		j.letGo()
 		j.pass()
 		return true
@@ -330,7 +331,7 @@ func (j *job) fetch(w fill.Want, d *freshness.Decision) bool {
 		o.Pass.Body.Close()
 		j.how = stale
 		return j.answer()
-	case o.Pass != nil && o.Pass.Range.Len() > 0:
+	case o.Pass != nil && o.Pass.Status == http.StatusPartialContent:
 		// The part that was asked for suits the store, not this client.
 		o.Pass.Body.Close()
 		j.letGo()
@@ -429,18 +430,26 @@ func staleInstead(d *freshness.Decision, err error) bool {
 	return d.StaleIfError || d.StaleIfUnreachable
 }
 
+// refreshing is a refresh under way. There is one at a time of those whose answer
+// is for all, and one of those whose answer may be one client's.
+type refreshing struct {
+	generation uint64
+	own        bool
+}
+
 // refresh asks the origin in the background whether the stored object is still
 // good, while this answer uses it (RFC 5861).
 func (j *job) refresh() {
 	n, obj, key := j.n, j.obj, j.key
-	if _, busy := n.refreshing.LoadOrStore(obj.Generation(), nil); busy {
-		return // one at a time, whosever
-	}
 	res := j.resource()
+	one := refreshing{obj.Generation(), res.who != ""}
+	if _, busy := n.refreshing.LoadOrStore(one, nil); busy {
+		return
+	}
 	obj.Retain()
 	n.background.Go(func() {
 		defer obj.Release()
-		defer n.refreshing.Delete(obj.Generation())
+		defer n.refreshing.Delete(one)
 		o, err := n.filler.Open(n.ctx, key, res, fill.Want{Revalidate: true})
 		switch {
 		case errors.Is(err, errNotConfirmed):

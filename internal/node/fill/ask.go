@@ -33,6 +33,7 @@ func (f *Filler) first(ctx context.Context, resource any, w Want) (*Reply, error
 			return rep, nil
 		case rep.Status == 206 && rep.Range.Start == 0 && rep.Range.End == rep.Size:
 			rep.Status = 200 // nothing has to bind it to other parts
+			rep.Range = byterange.Range{}
 			rep.Header.Del("Content-Range")
 			return rep, nil
 		case rep.Status == 206 && (rep.Range.Start != a.Range.Start || rep.Range.End > min(a.Range.End, rep.Size) || rep.Range.Len() <= 0):

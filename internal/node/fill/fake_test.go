@@ -222,6 +222,8 @@ func (u *upstream) Own(resource any) (string, bool) {
 	return who, own
 }
 
+func (u *upstream) Shared(any, *Reply) bool { return true }
+
 func (u *upstream) Route(any) string { return "" }
 
 func (u *upstream) Remember(_ any, err error) time.Duration {

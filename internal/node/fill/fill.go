@@ -89,9 +89,11 @@ type Source interface {
 type Keeper interface {
 	// Begin returns the object, retained, that keeps the bytes of a 200 or 206,
 	// ErrPass when this answer goes to one client only and is not kept, ErrOutdated
-	// when what is stored is newer, or the error that an answer without content
+	// when that says nothing of others, or the error that an answer without content
 	// stands for (*StatusError).
 	Begin(resource any, r *Reply) (Object, error)
+	// Shared reports whether Begin would keep the answer for all.
+	Shared(resource any, r *Reply) bool
 	// Stored reports whether there is an object for the resource by now, or a
 	// newer one than the resource knows: it may have come about between the
 	// caller's look and its Open.
@@ -115,7 +117,8 @@ type Keeper interface {
 var ErrPass = errors.New("not to be kept")
 
 // ErrOutdated says that an answer was asked for before something that made it
-// old: it goes to the one who asked, and others ask again.
+// old, or by somebody who forbids to keep it: it goes to the one who asked, says
+// nothing of what others will get, and they ask again.
 var ErrOutdated = errors.New("older than what is stored")
 
 // ErrChanged says that the representation changed upstream while it was being
@@ -261,6 +264,16 @@ func (f *Filler) guard(err *error) {
 func (f *Filler) Attach(key string, resource any, obj Object, size int64, strong string) *Content {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	for f.contents[obj.Generation()] == nil {
+		h := f.makingLocked(key)
+		if h == nil {
+			break
+		}
+		// The object was seen before its Content is there, which is a moment.
+		f.mu.Unlock()
+		<-h.done
+		f.mu.Lock()
+	}
 	if c := f.contents[obj.Generation()]; c != nil {
 		c.join(resource)
 		return c
@@ -276,19 +289,23 @@ func (f *Filler) Attach(key string, resource any, obj Object, size int64, strong
 	return c
 }
 
-// Coming reports whether chunks of a generation are on their way, or may be about
-// to: its key's first answer is being made of.
+// makingLocked returns a head of which an object of the key is being made, or nil.
+func (f *Filler) makingLocked(key string) *head {
+	for k, h := range f.heads {
+		if k.key == key && h.making {
+			return h
+		}
+	}
+	return nil
+}
+
+// Coming reports whether chunks of a generation are on their way, or about to be.
 func (f *Filler) Coming(key string, generation uint64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for k := range f.heads {
-		if k.key == key {
-			return true
-		}
-	}
 	c := f.contents[generation]
 	if c == nil {
-		return false
+		return f.makingLocked(key) != nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

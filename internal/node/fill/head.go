@@ -45,6 +45,7 @@ type head struct {
 	waiters int  // guarded by Filler.mu; each is a user of content once that is set
 	orphan  bool // nobody will read a body that only the leader may have; guarded by Filler.mu
 	void    bool // what it brings must not be kept: see Forget; guarded by Filler.mu
+	making  bool // its object may be seen, and its Content is not there yet; guarded by Filler.mu
 
 	outdated bool // what it brought was not kept for that; written before done is closed
 }
@@ -64,11 +65,14 @@ type headKey struct {
 // the source's own, or the context's.
 func (f *Filler) Open(ctx context.Context, key string, resource any, w Want) (Opened, error) {
 	route := f.cfg.Keeper.Route(resource)
-	for {
+	for again := 0; ; {
 		o, by, err := f.open(ctx, key, resource, w)
 		switch {
 		case errors.Is(err, ErrOutdated):
 			// It was asked for too early to be shared with us.
+			if again++; again == attempts {
+				return Opened{Shared: true}, ErrPass
+			}
 		case o.Shared && w.elsewhere(err):
 			// The range of the one who asked lies behind the end, not ours.
 		case err == nil || by == "" || by == route || errors.Is(err, ErrPass):
@@ -236,10 +240,12 @@ func (f *Filler) settle(h *head, k headKey, resource any, w Want, rep *Reply, er
 // begin makes the Content of a new generation from the first reply, that of h. It
 // returns with one reference held, and the body being read.
 func (f *Filler) begin(h *head, key string, resource any, rep *Reply, w Want) (*Content, error) {
+	_, own := f.cfg.Keeper.Own(resource)
 	f.mu.Lock()
 	void := h.void
+	h.making = true
 	f.mu.Unlock()
-	if void {
+	if void && own {
 		return nil, ErrOutdated
 	}
 	obj, err := f.beginObject(resource, rep)

@@ -14,6 +14,8 @@ type Reader struct {
 	pos, end int64              // written under Content.mu; end -1: to the end
 	mine     map[int64]struct{} // chunks from pos on that were fetched on its behalf; guarded by Content.mu
 	until    time.Time          // of a promise: when it is over
+	heard    uint64             // the last run of another that failed; guarded by Content.mu
+	strange  int                // how many since its last byte; guarded by Content.mu
 	tries    int                // runs that were started for it since its last byte; its own
 }
 
@@ -117,7 +119,7 @@ func (r *Reader) step(buf []byte, since uint64) (Piece, <-chan struct{}, error) 
 		// On its way.
 	case c.dead != nil:
 		return Piece{}, nil, c.dead
-	case c.failed.err != nil && (c.failed.run > since && (c.failed.of == nil || c.failed.of == r.resource) || time.Now().Before(c.failed.until)):
+	case c.failed.err != nil && (time.Now().Before(c.failed.until) || c.failed.run > since && r.heedsLocked(&c.failed)):
 		return Piece{}, nil, c.failed.err
 	case r.tries >= attempts:
 		return Piece{}, nil, io.ErrNoProgress // runs bring something or fail; a spin would be worse than an error
@@ -128,6 +130,22 @@ func (r *Reader) step(buf []byte, since uint64) (Piece, <-chan struct{}, error) 
 	}
 	return Piece{}, c.wake, nil
 }
+
+// heedsLocked reports whether a failure speaks for this reader: one that was asked
+// for in another's name does not, unless so many fail that it is nobody's fault.
+func (r *Reader) heedsLocked(fl *failure) bool {
+	if fl.of == nil || fl.of == r.resource {
+		return true
+	}
+	if fl.run != r.heard {
+		r.heard = fl.run
+		r.strange++
+	}
+	return r.strange > strangers
+}
+
+// strangers is how many runs of others may fail before a reader gives up with them.
+const strangers = 8
 
 // storedTo returns how far what lies in the object's file reaches from the
 // reader's position, in whole chunks. Looking may read the file, so no lock is
@@ -168,7 +186,7 @@ func (r *Reader) advanceLocked(pos int64) Piece {
 	from, to := r.pos/ChunkSize, pos/ChunkSize
 	_, mine := r.mine[from]
 	p := Piece{Off: r.pos, Len: pos - r.pos, Missed: mine}
-	r.pos, r.tries = pos, 0
+	r.pos, r.tries, r.strange = pos, 0, 0
 	for k := from; k < to && mine; k++ {
 		delete(r.mine, k)
 	}

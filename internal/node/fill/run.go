@@ -43,6 +43,10 @@ func (r *run) run(rep *Reply) {
 	switch {
 	case errors.Is(err, errDone), errors.Is(err, errLeft):
 		err = nil
+	case errors.Is(err, ErrChanged) && s.theirs():
+		if s.successor != nil {
+			s.successor.Body.Close()
+		}
 	case errors.Is(err, ErrChanged):
 		f.change(c, s.asked, s.successor)
 	case err != nil && ctx.Err() == nil:

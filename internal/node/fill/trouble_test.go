@@ -303,12 +303,9 @@ func TestASuccessorIsOfItsOwnRequest(t *testing.T) {
 		synctest.Wait()
 		f.Attach("k", "bob", u.made()[0], 40*mib, "one").Close()
 		wg.Wait()
-		next, err := f.Open(t.Context(), "k", "alice", Want{Whole: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer next.Content.Close()
-		if got, _, err := readRange(t.Context(), next.Content, 0, 3*mib); err != nil || !bytes.Equal(got, u.body) {
+		next := opened(t, f, u, Want{Whole: true}) // it is there, or on its way
+		defer next.Close()
+		if got, _, err := readRange(t.Context(), next, 0, 3*mib); err != nil || !bytes.Equal(got, u.body) {
 			t.Errorf("the new one: %d bytes, %v", len(got), err)
 		}
 		u.mu.Lock()
