@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"larder/internal/lardertest"
+	"larder/internal/node/config"
 )
 
 // What a standard publisher's clients send is of consequence for themselves only,
@@ -431,5 +432,164 @@ func TestWhatIsNotForwarded(t *testing.T) {
 		if a.status != c.status || c.body != "" && a.body != c.body || (asked == 1) != (c.body != "") {
 			t.Errorf("%s, Max-Forwards %s: %d %q, asked %d times", c.method, c.left, a.status, a.body, asked)
 		}
+	}
+}
+
+// Without a Date nothing says that a Last-Modified tells two versions apart, and a
+// broken transfer is not continued by the next one's bytes.
+func TestWeakDatesBindNothing(t *testing.T) {
+	t.Parallel()
+	const size = 3 << 20
+	modified := time.Now().Add(-time.Minute).Truncate(time.Second)
+	var changed atomic.Bool
+	o := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Date"] = nil
+		w.Header().Set("Cache-Control", "max-age=600")
+		if changed.Load() {
+			http.ServeContent(w, r, "", modified, strings.NewReader(strings.Repeat("b", size)))
+			return
+		}
+		w.Header().Set("Last-Modified", modified.UTC().Format(http.TimeFormat))
+		w.Header().Set("Content-Length", fmt.Sprint(size))
+		io.WriteString(w, strings.Repeat("a", size/2))
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	n := start(t, o, map[string]string{"std.yaml": standardPublisher})
+	if resp, err := n.client.Get("http://std.example/x"); err == nil {
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+	}
+	lardertest.Eventually(t, "nothing is fetched", func() bool { return n.metric("larder_fill_active_runs") == "0" })
+	changed.Store(true)
+	if a := n.get("http://std.example/x"); a.status != 200 || a.body != strings.Repeat("b", size) {
+		t.Errorf("%d, %d bytes of the old version, %d of the new", a.status, strings.Count(a.body, "a"), strings.Count(a.body, "b"))
+	}
+}
+
+// A purge changes nothing of how a publisher's first answers are made, only that
+// they are not kept.
+func TestAPurgeWhileOthersAreAsked(t *testing.T) {
+	t.Parallel()
+	asked, open := make(chan struct{}), make(chan struct{})
+	var begun atomic.Bool
+	o := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Cookie") != "" {
+			t.Error("a cookie went to an immutable publisher's origin")
+		}
+		if r.URL.Path == "/moved" {
+			http.Redirect(w, r, "/there", http.StatusFound)
+			return
+		}
+		if !begun.Swap(true) {
+			close(asked)
+			<-open
+		}
+		http.ServeContent(w, r, "", time.Time{}, strings.NewReader(big("a")))
+	})
+	n := start(t, o, map[string]string{"imm.yaml": "name: imm\nhosts: [imm.example]\nfreshness: immutable\norigin: {address: \"$ORIGIN\"}\n"})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if a := n.get("http://imm.example/moved", "Cookie: sid=alice", "Range: bytes=0-9"); a.status != 206 || a.body != big("a")[:10] {
+			t.Errorf("who waited: %d %.40q %q", a.status, a.body, a.header.Get("Location"))
+		}
+	})
+	<-asked
+	var res Selected
+	if s := n.admin(http.MethodPost, PathPurge, Selection{Key: "other\n/y"}, &res); s != http.StatusOK {
+		t.Fatalf("purge: %d", s)
+	}
+	close(open)
+	wg.Wait()
+}
+
+// What is for all is validated for whoever comes, cookie or not.
+func TestValidationByCookies(t *testing.T) {
+	t.Parallel()
+	var whole atomic.Int64
+	o := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"v"`)
+		w.Header().Set("Cache-Control", "no-cache")
+		if r.Header.Get("If-None-Match") == `"v"` {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		whole.Add(1)
+		fmt.Fprint(w, "content")
+	})
+	n := start(t, o, map[string]string{"std.yaml": standardPublisher})
+	for i := range 5 {
+		n.get("http://std.example/x")
+		n.get("http://std.example/x", fmt.Sprintf("Cookie: sid=%d", i))
+	}
+	if got := whole.Load(); got != 1 {
+		t.Errorf("fetched %d times", got)
+	}
+}
+
+// What an origin answers to somebody's credentials says nothing of the content that
+// others are reading, and what it answers to a no-store nothing of others' answers.
+func TestWhatOneIsToldEndsNobodysDownload(t *testing.T) {
+	t.Parallel()
+	content := big("a")
+	var version atomic.Int64
+	o := &counting{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Cookie") != "" {
+			w.Header().Set("Cache-Control", "private")
+			fmt.Fprint(w, "please log in")
+			return
+		}
+		w.Header().Set("Cache-Control", "max-age=600")
+		w.Header().Set("ETag", fmt.Sprintf(`"v%d"`, version.Load()))
+		http.ServeContent(w, r, "", time.Time{}, strings.NewReader(content))
+	})}
+	n := start(t, o, map[string]string{"std.yaml": standardPublisher})
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://std.example/x", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Range", "bytes=0-")
+	resp, err := n.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	head := make([]byte, 100)
+	if _, err := io.ReadFull(resp.Body, head); err != nil {
+		t.Fatal(err)
+	}
+	if a := n.get("http://std.example/x", "Range: bytes=40000000-40000010", "Cookie: sid=x"); a.body != "please log in" {
+		t.Errorf("who has a cookie: %d %.40q", a.status, a.body)
+	}
+	rest, err := io.ReadAll(resp.Body)
+	if err != nil || string(head)+string(rest) != content {
+		t.Errorf("who was there before: %d of %d bytes, %v", len(head)+len(rest), len(content), err)
+	}
+
+	n.get("http://std.example/y", "Range: bytes=0-10")
+	version.Store(1)
+	n.get("http://std.example/y", "Range: bytes=20971520-20971529", "Cache-Control: no-store")
+	n.get("http://std.example/y", "Range: bytes=0-10")
+	if a := n.get("http://std.example/y", "Range: bytes=0-10"); !strings.HasPrefix(a.cache(), "Larder; hit") {
+		t.Errorf("after somebody's no-store: %q", a.cache())
+	}
+}
+
+// A crowd at an origin that says nothing waits once.
+func TestSilenceIsShared(t *testing.T) {
+	t.Parallel()
+	o := &counting{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })}
+	n := start(t, o, map[string]string{"std.yaml": standardPublisher}, func(c *config.Config) { c.Upstream.SilenceTimeout = time.Second })
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			if a := n.get("http://std.example/x"); a.status != http.StatusGatewayTimeout {
+				t.Errorf("%d %q", a.status, a.body)
+			}
+		})
+	}
+	wg.Wait()
+	if got := o.count("GET /x"); got > 8 {
+		t.Errorf("asked %d times", got)
 	}
 }

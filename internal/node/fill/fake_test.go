@@ -217,9 +217,15 @@ func (u *upstream) Renew(any, *Reply) error {
 
 func (u *upstream) Stored(any) bool { return u.stored }
 
-func (u *upstream) Own(resource any) (string, bool) {
-	who, own := resource.(string)
-	return who, own
+// A string is somebody's with credentials, a number somebody's without.
+func (u *upstream) Own(resource any) (who string, own bool) {
+	switch r := resource.(type) {
+	case string:
+		return r, true
+	case int:
+		return "", true
+	}
+	return "", false
 }
 
 func (u *upstream) Shared(any, *Reply) bool { return true }

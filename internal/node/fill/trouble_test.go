@@ -277,6 +277,43 @@ func TestADroppedObjectThatIsAttachedTo(t *testing.T) {
 	}
 }
 
+// Who waits for answers that are old when they come asks alone in the end.
+func TestWaitingHasAnEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := newUpstream(10)
+		u.trouble = func(int, *Ask) trouble { return trouble{delay: time.Second} }
+		f := newFiller(t, u, Config{})
+		ctx, cancel := context.WithCancel(t.Context())
+		var changes sync.WaitGroup
+		changes.Go(func() { // somebody changes it all the time
+			for ctx.Err() == nil {
+				time.Sleep(100 * time.Millisecond)
+				f.Forget("k")
+			}
+		})
+		begun := time.Now()
+		var wg sync.WaitGroup
+		for i := range 20 {
+			wg.Go(func() {
+				o, err := f.Open(t.Context(), "k", i, Want{Whole: true})
+				switch {
+				case errors.Is(err, ErrPass):
+				case err != nil || o.Pass == nil:
+					t.Errorf("%d: %+v, %v", i, o, err)
+				default:
+					o.Pass.Body.Close()
+				}
+			})
+		}
+		wg.Wait()
+		cancel()
+		changes.Wait()
+		if took := time.Since(begun); took > 4*time.Second {
+			t.Errorf("it took %s", took)
+		}
+	})
+}
+
 // The answer that tells of a change is judged by the request it is of, whoever
 // joined meanwhile, and its body is read to its end.
 func TestASuccessorIsOfItsOwnRequest(t *testing.T) {
