@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"larder/internal/sys/disk"
+	"larder/internal/sys/durable"
 	"larder/internal/sys/private"
 )
 
@@ -91,7 +92,7 @@ func (d *Dir) Running() (w Where, running bool, err error) {
 	if err != nil || !held {
 		return Where{}, false, err
 	}
-	data, err := os.ReadFile(d.file(servingFile))
+	data, err := durable.ReadFile(d.file(servingFile)) // the node may be replacing it
 	if errors.Is(err, fs.ErrNotExist) {
 		return Where{}, true, nil // it is just starting
 	}

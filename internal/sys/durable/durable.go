@@ -53,6 +53,10 @@ func fill(f *os.File, data []byte, perm fs.FileMode) error {
 	return errors.Join(err, f.Close())
 }
 
+// ReadFile reads a file that WriteFile or Rename may replace meanwhile: the old
+// content or the new one. Errors are those of os.ReadFile.
+func ReadFile(name string) ([]byte, error) { return readFile(name) }
+
 // Rename moves from to to, replacing it, and syncs the directory of to. The
 // content of from must have been synced by the caller.
 func Rename(from, to string) error {

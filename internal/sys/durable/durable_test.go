@@ -4,7 +4,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 func TestWriteFileReplacesWhole(t *testing.T) {
@@ -26,6 +30,37 @@ func TestWriteFileReplacesWhole(t *testing.T) {
 	if runtime.GOOS != "windows" && fi.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, want 0600", fi.Mode().Perm())
 	}
+}
+
+// Who reads while the file is replaced finds it whole, on Windows too, which does
+// not open a file in that moment.
+func TestReadFileWhileItIsReplaced(t *testing.T) {
+	t.Parallel()
+	name := filepath.Join(t.TempDir(), "state.json")
+	content := [2]string{strings.Repeat("a", 1000), strings.Repeat("b", 1000)}
+	if err := WriteFile(name, []byte(content[0]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	var written atomic.Bool
+	wg.Go(func() {
+		tick := time.NewTicker(time.Millisecond) // Windows replaces nothing that is always open
+		defer tick.Stop()
+		for ; !written.Load(); <-tick.C {
+			if got, err := ReadFile(name); err != nil || string(got) != content[0] && string(got) != content[1] {
+				t.Errorf("%d bytes, %v", len(got), err)
+				return
+			}
+		}
+	})
+	for i := range 200 {
+		if err := WriteFile(name, []byte(content[i%2]), 0o600); err != nil {
+			t.Errorf("%d: %v", i, err)
+			break
+		}
+	}
+	written.Store(true)
+	wg.Wait()
 }
 
 func TestWriteFileLeavesNothingBehindOnFailure(t *testing.T) {

@@ -16,3 +16,5 @@ func syncDir(dir string) error {
 }
 
 func rename(from, to string) error { return os.Rename(from, to) }
+
+func readFile(name string) ([]byte, error) { return os.ReadFile(name) }
