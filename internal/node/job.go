@@ -107,8 +107,7 @@ func (j *job) letGo() {
 		scratches.Put(j.scratch)
 		j.scratch = nil
 	}
-	j.res = nil
-	j.meta, j.parts, j.part, j.headed, j.primed, j.closing = nil, nil, 0, false, false, nil
+	j.meta, j.res, j.parts, j.part, j.headed, j.primed, j.closing = nil, nil, nil, 0, false, false, nil
 	j.how, j.mime, j.shared = "", "", false
 }
 

@@ -9,72 +9,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"larder/internal/byterange"
 	"larder/internal/node/catalog"
 	"larder/internal/node/fill"
 	"larder/internal/node/freshness"
-	"larder/internal/node/front"
 	"larder/internal/node/origin"
 	"larder/internal/node/store"
 )
-
-// A resource is what one request asks for, as fill carries it to upstream and
-// back. It does not change once it is made.
-type resource struct {
-	match   *catalog.Match
-	key     string      // what the answer is kept under
-	target  string      // path and query as the client sent them
-	header  http.Header // what goes upstream of the client's fields
-	who     string      // the client's credentials, where they go upstream
-	request *freshness.Request
-	interim *interims   // nil: nobody waits
-	stored  *store.Meta // of the object that is to be revalidated; nil on a miss
-	object  *store.Object
-}
-
-// interims are a client who waits for the answer, and is told of interim ones
-// meanwhile. The request upstream may outlast it.
-type interims struct {
-	mu sync.Mutex
-	x  *front.Exchange // nil once it does not wait any more; guarded by mu
-}
-
-func (i *interims) tell() func(status int, h http.Header) {
-	if i == nil {
-		return nil
-	}
-	return func(status int, h http.Header) {
-		i.mu.Lock()
-		defer i.mu.Unlock()
-		if i.x != nil {
-			i.x.Interim(status, h)
-		}
-	}
-}
-
-func (i *interims) end() {
-	if i == nil {
-		return
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.x = nil
-}
-
-func (r *resource) policy() freshness.Policy { return policy(r.match.Freshness) }
-
-func policy(f catalog.Freshness) freshness.Policy {
-	switch f {
-	case catalog.Immutable:
-		return freshness.Immutable
-	case catalog.Revalidate:
-		return freshness.Revalidate
-	}
-	return freshness.Standard
-}
 
 // byLength marks a Reply.Strong that is no HTTP validator: content whose path
 // names its bytes is bound together by its length when the origin gives no
@@ -152,6 +95,12 @@ func (u upstream) Fetch(ctx context.Context, a *fill.Ask) (*fill.Reply, error) {
 // for; it is not stored.
 const requestTime = "Larder-Request-Time"
 
+// sent returns when the request was sent that rep answers.
+func sent(rep *fill.Reply) time.Time {
+	t, _ := time.Parse(time.RFC3339Nano, rep.Header.Get(requestTime))
+	return t
+}
+
 // strong returns what binds parts of a representation together; "" when
 // nothing does.
 func strong(p freshness.Policy, h http.Header, size int64) string {
@@ -206,16 +155,6 @@ func (u upstream) NoRanges(res any) bool {
 	return u.n.origin.Ranges(res.(*resource).rangesOf()) == origin.RangesNo
 }
 
-// rangesOf is what is known to have ranges or not: the host, or of a standard
-// publisher, whose origins are programs of any kind, the path on it.
-func (r *resource) rangesOf() string {
-	if r.match.Freshness != catalog.Standard {
-		return r.match.Origin.Host
-	}
-	path, _, _ := strings.Cut(r.target, "?")
-	return r.match.Origin.Host + path
-}
-
 // LearnNoRanges remembers that the origin ignores Range.
 func (u upstream) LearnNoRanges(res any) {
 	u.n.origin.LearnRanges(res.(*resource).rangesOf(), false)
@@ -230,9 +169,8 @@ func (u upstream) Begin(res any, rep *fill.Reply) (fill.Object, error) {
 	}
 	m := u.meta(r, rep)
 	if standard {
-		s := freshness.Stored{Status: m.Status, Header: rep.Header, RequestTime: m.RequestTime, ResponseTime: m.ResponseTime}
 		switch {
-		case freshness.Storable(freshness.Standard, r.request, &s).Store:
+		case storable(r.request, &m, rep.Header):
 		case freshness.NoStore(r.request):
 			return nil, fill.ErrOutdated // it is this request that forbids it, which says nothing of others
 		default:
@@ -294,7 +232,7 @@ func (u upstream) meta(r *resource, rep *fill.Reply) store.Meta {
 		ETag: rep.Header.Get("ETag"), LastModified: rep.Header.Get("Last-Modified"),
 		ResponseTime: time.Now(), Pin: r.match.Pin,
 	}
-	m.RequestTime, _ = time.Parse(time.RFC3339Nano, rep.Header.Get(requestTime))
+	m.RequestTime = sent(rep)
 	kept := freshness.Kept(r.policy(), rep.Header)
 	if m.Status == http.StatusPartialContent {
 		m.Status = http.StatusOK // the object is of the whole
@@ -303,34 +241,6 @@ func (u upstream) meta(r *resource, rep *fill.Reply) store.Meta {
 	m.Header = fields(kept)
 	m.Selecting = selecting(rep.Header, r.request)
 	return m
-}
-
-// selecting is what of the request chose an answer with the header h.
-func selecting(h http.Header, r *freshness.Request) (fs []store.Field) {
-	if r == nil {
-		return nil
-	}
-	s, _ := freshness.Selection(h, r)
-	for _, x := range s {
-		fs = append(fs, store.Field(x))
-	}
-	return fs
-}
-
-// name returns the host by which people know the content: the one asked for,
-// or, where clients may call the node what they like, the origin's.
-func (r *resource) name() string {
-	if r.match.Publisher.Default {
-		return r.match.Origin.Host
-	}
-	return r.match.Host
-}
-
-// keyedPath returns the part of a key behind the content id: the path, and the
-// query as far as it is in the key.
-func keyedPath(key string) string {
-	_, path, _ := strings.Cut(key, "\n")
-	return path
 }
 
 // fields returns what is replayed to clients, in a fixed order.
@@ -386,11 +296,10 @@ func (u upstream) Renew(res any, rep *fill.Reply) error {
 	merged := freshness.Merge304(old, rep.Header)
 	m := *r.stored
 	m.ResponseTime = time.Now()
-	m.RequestTime, _ = time.Parse(time.RFC3339Nano, rep.Header.Get(requestTime))
+	m.RequestTime = sent(rep)
 	if r.policy() == freshness.Standard {
 		// It may not be for all any more, or for no request at all.
-		now := freshness.Stored{Status: m.Status, Header: merged, RequestTime: m.RequestTime, ResponseTime: m.ResponseTime}
-		if !freshness.Storable(freshness.Standard, anybody, &now).Store {
+		if !storable(anybody, &m, merged) {
 			r.object.Doom()
 			return errNotConfirmed
 		}
@@ -416,6 +325,13 @@ func (u upstream) Renew(res any, rep *fill.Reply) error {
 		return nil // a HEAD that was asked later has told more
 	}
 	return obj.SetMeta(&m)
+}
+
+// storable reports whether an answer to r, described by m and with the header h,
+// may be kept for all.
+func storable(r *freshness.Request, m *store.Meta, h http.Header) bool {
+	s := freshness.Stored{Status: m.Status, Header: h, RequestTime: m.RequestTime, ResponseTime: m.ResponseTime}
+	return freshness.Storable(freshness.Standard, r, &s).Store
 }
 
 // anybody is a GET of nobody in particular: what decides whether an answer is for
@@ -480,9 +396,8 @@ func (u upstream) Own(res any) (who string, own bool) {
 // Shared reports whether an answer may be kept for all.
 func (u upstream) Shared(res any, rep *fill.Reply) bool {
 	r := res.(*resource)
-	s := freshness.Stored{Status: rep.Status, Header: rep.Header, ResponseTime: time.Now()}
-	s.RequestTime, _ = time.Parse(time.RFC3339Nano, rep.Header.Get(requestTime))
-	return r.match.Freshness != catalog.Standard || freshness.Storable(freshness.Standard, r.request, &s).Store
+	m := u.meta(r, rep)
+	return r.match.Freshness != catalog.Standard || storable(r.request, &m, rep.Header)
 }
 
 // Route names the origin, the scheme and the address that this request leads to.

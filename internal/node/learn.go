@@ -88,11 +88,10 @@ func (j *job) update(resp *origin.Response) {
 	m := *old
 	m.RequestTime, m.ResponseTime = j.x.Start, time.Now()
 	merged := freshness.Merge304(header(old), resp.Header)
-	now := freshness.Stored{Status: m.Status, Header: merged, RequestTime: m.RequestTime, ResponseTime: m.ResponseTime}
 	// What varies by more than it did was got with fields that are not known now.
 	selects := selecting(merged, j.conditions())
 	same := slices.EqualFunc(selects, old.Selecting, func(a, b store.Field) bool { return a.Name == b.Name })
-	if !same || !freshness.SameContent(header(old), resp.Header, old.Size, resp.ContentLength) || !freshness.Storable(freshness.Standard, anybody, &now).Store {
+	if !same || !freshness.SameContent(header(old), resp.Header, old.Size, resp.ContentLength) || !storable(anybody, &m, merged) {
 		j.n.filler.Forget(j.key)
 		obj.Doom()
 		return

@@ -20,6 +20,30 @@ import (
 // big is content of more than one run.
 func big(tag string) string { return strings.Repeat(tag+"0123456789abcde"[:16-len(tag)], 40<<16) }
 
+// download begins one by a range, and reads its first bytes; rest reads all others
+// and returns the whole.
+func (r *running) download(url string) (rest func() (string, error)) {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req.Header.Set("Range", "bytes=0-")
+	resp, err := r.client.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { resp.Body.Close() })
+	head := make([]byte, 100)
+	if _, err := io.ReadFull(resp.Body, head); err != nil {
+		r.t.Fatal(err)
+	}
+	return func() (string, error) {
+		tail, err := io.ReadAll(resp.Body)
+		return string(head) + string(tail), err
+	}
+}
+
 // A client who joins a download, with fields that the origin breaks the connection
 // on, fails alone.
 func TestJoinersBreakNothing(t *testing.T) {
@@ -34,26 +58,12 @@ func TestJoinersBreakNothing(t *testing.T) {
 		http.ServeContent(w, r, "", time.Time{}, strings.NewReader(content))
 	})
 	n := start(t, o, map[string]string{"std.yaml": standardPublisher})
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://std.example/x", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Range", "bytes=0-")
-	resp, err := n.client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	head := make([]byte, 100)
-	if _, err := io.ReadFull(resp.Body, head); err != nil {
-		t.Fatal(err)
-	}
+	rest := n.download("http://std.example/x")
 	if a := n.get("http://std.example/x", "Range: bytes=0-10", "X-Bad: 1"); a.status != http.StatusPartialContent {
 		t.Fatalf("who joins, of what is there: %d %q", a.status, a.cache())
 	}
-	rest, err := io.ReadAll(resp.Body)
-	if err != nil || string(head)+string(rest) != content {
-		t.Errorf("who was there before: %d of %d bytes, %v", len(head)+len(rest), len(content), err)
+	if got, err := rest(); err != nil || got != content {
+		t.Errorf("who was there before: %d of %d bytes, %v", len(got), len(content), err)
 	}
 }
 
@@ -544,26 +554,12 @@ func TestWhatOneIsToldEndsNobodysDownload(t *testing.T) {
 		http.ServeContent(w, r, "", time.Time{}, strings.NewReader(content))
 	})}
 	n := start(t, o, map[string]string{"std.yaml": standardPublisher})
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://std.example/x", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Range", "bytes=0-")
-	resp, err := n.client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	head := make([]byte, 100)
-	if _, err := io.ReadFull(resp.Body, head); err != nil {
-		t.Fatal(err)
-	}
+	rest := n.download("http://std.example/x")
 	if a := n.get("http://std.example/x", "Range: bytes=40000000-40000010", "Cookie: sid=x"); a.body != "please log in" {
 		t.Errorf("who has a cookie: %d %.40q", a.status, a.body)
 	}
-	rest, err := io.ReadAll(resp.Body)
-	if err != nil || string(head)+string(rest) != content {
-		t.Errorf("who was there before: %d of %d bytes, %v", len(head)+len(rest), len(content), err)
+	if got, err := rest(); err != nil || got != content {
+		t.Errorf("who was there before: %d of %d bytes, %v", len(got), len(content), err)
 	}
 
 	n.get("http://std.example/y", "Range: bytes=0-10")

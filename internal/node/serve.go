@@ -239,57 +239,6 @@ func (j *job) conditions() *freshness.Request {
 	return &j.request
 }
 
-// resource describes this request to fill.
-func (j *job) resource() *resource {
-	r := &resource{match: j.match, key: j.key, target: j.asked.target(), header: j.forward(), who: j.credentials(), stored: j.meta, object: j.obj}
-	if j.match.Freshness == catalog.Standard {
-		// The request outlives its exchange: what is asked of it later is copied.
-		fields := map[string]string{}
-		j.x.Fields(func(name, value string) {
-			name = http.CanonicalHeaderKey(name)
-			if old, ok := fields[name]; ok {
-				value = old + ", " + value
-			}
-			fields[name] = value
-		})
-		r.request = &freshness.Request{Method: http.MethodGet, Header: func(name string) string { return fields[http.CanonicalHeaderKey(name)] }}
-	}
-	return r
-}
-
-// forward returns the request fields that go upstream for an answer that may
-// be shared: nothing that is not in the key may change it. A standard
-// publisher's origin says by Vary what may, so it gets all but the conditions
-// and ranges, which are the cache's business, and fields that steer origins
-// without being part of any request that a browser makes.
-func (j *job) forward() http.Header {
-	if j.match.Freshness == catalog.Standard {
-		h := j.endToEnd()
-		for _, name := range notShared {
-			delete(h, name)
-		}
-		return h
-	}
-	h := http.Header{}
-	if ua := j.x.Get("User-Agent"); ua != "" {
-		h.Set("User-Agent", ua)
-	}
-	if via := j.x.Get("Via"); via != "" {
-		h.Set("Via", via)
-	}
-	return h
-}
-
-// notShared are request fields that do not go upstream for an answer that may
-// be shared: conditions and ranges, and what some origins take for another host,
-// path or method than was asked for. Pages that they change, and that are kept
-// for all, are how caches are poisoned.
-var notShared = []string{
-	"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range", "Range",
-	"X-Host", "X-Original-Host", "X-Original-Url", "X-Rewrite-Url", "X-Http-Method", "X-Http-Method-Override", "X-Method-Override",
-	"X-Original-Uri", "X-Url-Scheme", "Front-End-Https", // X-Forwarded-… and its like never go upstream (package origin)
-}
-
 // fetch asks upstream, together with everybody who asks for the same now.
 // d is set when there is a stored object that has to be revalidated.
 func (j *job) fetch(w fill.Want, d *freshness.Decision) bool {
@@ -391,19 +340,6 @@ func (j *job) fetch(w fill.Want, d *freshness.Decision) bool {
 func (j *job) tooEarly() bool {
 	return j.match.Freshness == catalog.Standard && j.meta.RequestTime.Before(j.x.Start) &&
 		freshness.Decide(time.Now(), freshness.Standard, 0, j.stored(), j.conditions()).Action != freshness.Use
-}
-
-// credentials are what no other request may share a first answer with: it may
-// turn out to be for one user alone.
-func (j *job) credentials() string {
-	if j.match.Freshness != catalog.Standard {
-		return ""
-	}
-	authorization, cookie := j.x.Get("Authorization"), j.x.Get("Cookie")
-	if authorization == "" && cookie == "" {
-		return ""
-	}
-	return authorization + "\n" + cookie
 }
 
 // upToDate reports whether the request's object is the one that is stored.
